@@ -1,0 +1,117 @@
+/** The contract of every kind of source. `open.ts` is the only importer of the kinds. */
+import type { RunContext } from '../core/context.ts';
+import type { SnapshotFacts, SnapshotSink, LogWriter, RepositoryReader, OpenedSnapshot, LogPartHeader } from '../repository/contract.ts';
+
+/** One line of `doctor`: a fact about the source, and what a person must change when it is not `ok`. */
+export interface Finding {
+  /** Stable short name, e.g. `postgres.wal-level`. */
+  readonly name: string;
+  readonly level: 'ok' | 'note' | 'warning' | 'problem';
+  /** What was looked at and what was found. */
+  readonly message: string;
+  /** The SQL statement, command or configuration line that mends it. */
+  readonly remedy?: string;
+}
+
+export interface SourceReport {
+  readonly reachable: boolean;
+  /** E.g. `PostgreSQL 15.18`. Null when unreachable. */
+  readonly version: string | null;
+  /** What makes it this source and no other (PostgreSQL: the system identifier). */
+  readonly identity: string | null;
+  readonly findings: readonly Finding[];
+}
+
+/** How far capture is; sent with every change, at least once a second while there is something to say. */
+export interface CaptureStatus {
+  readonly state: 'connecting' | 'streaming' | 'waiting-for-store' | 'stopped';
+  /** Durable position, as people write it (PostgreSQL: `0/16B3748`). */
+  readonly durable: string | null;
+  /** The source's own newest position known to us. */
+  readonly written: string | null;
+  /** Bytes of log between the two. */
+  readonly backlogBytes: number;
+  /** Age of the oldest byte received but not durable yet, ms (0 when none). */
+  readonly lagMs: number;
+  readonly parts: number;
+  readonly bytes: number;
+}
+
+export interface SnapshotRequest extends RunContext {
+  readonly sink: SnapshotSink;
+}
+
+export interface StreamRequest extends RunContext {
+  readonly writer: LogWriter;
+  readonly onStatus: (status: CaptureStatus) => void;
+  /** Stop by itself once everything up to the source's position at start is durable (`capture --once`). */
+  readonly once?: boolean;
+}
+
+/** Where a restore shall stop. Positions are the repository's strings. */
+export interface StopAt {
+  /** Exclusive: nothing at or after this position is replayed. Null: the end of the log given. */
+  readonly before: string | null;
+  /** The lineage that was live at the target. */
+  readonly lineage: string;
+  /** Position of the last commit that must be in, and of the first that must not; null where unknown or none. */
+  readonly lastCommit: string | null;
+  readonly firstExcluded: string | null;
+}
+
+export interface RestoreRequest extends RunContext {
+  readonly reader: RepositoryReader;
+  readonly snapshot: OpenedSnapshot;
+  /** In order and without a gap from the snapshot's start to the stop; empty for a bare snapshot. */
+  readonly parts: readonly LogPartHeader[];
+  readonly stop: StopAt;
+  /** Target folder: absolute; empty or not there yet. */
+  readonly to: string;
+  /** Start the server, replay, promote, compare the reached position with the plan, leave it running. */
+  readonly start: boolean;
+}
+
+export interface Restored {
+  readonly to: string;
+  readonly files: number;
+  readonly bytes: number;
+  readonly logBytes: number;
+  /** With `start`: where it listens and what it reached. */
+  readonly server: null | {
+    readonly connection: string;
+    readonly pid: number;
+    readonly reached: string;
+    readonly lineage: string;
+    /** The command that stops it. */
+    readonly stop: string;
+  };
+  /** What the person does next: commands, in order. */
+  readonly next: readonly string[];
+  readonly warnings: readonly string[];
+}
+
+export interface Source {
+  readonly name: string;
+  readonly kind: string;
+  /** Looks, changes nothing. Never throws for what a person can mend: that is a finding. */
+  probe(context: RunContext): Promise<SourceReport>;
+  /** A consistent copy into the sink, with the log that makes it consistent. Throws rather than leave anything out silently. */
+  snapshot(request: SnapshotRequest): Promise<SnapshotFacts>;
+  /**
+   * Capture: appends parts until aborted (resolves with the last durable position) or until something that
+   * waiting cannot mend (rejects). Reconnects by itself. Acknowledges to the source only what is durable.
+   */
+  stream(request: StreamRequest): Promise<string | null>;
+  close(): Promise<void>;
+}
+
+/** Exported per kind, without a connection: planning and configuration need it. */
+export interface SourceKind<Settings = unknown> {
+  readonly kind: string;
+  /** Turns a repository position into what people write, and back (throws `command.usage`). */
+  readonly positions: { format(position: string): string; parse(text: string): string };
+  readonly settings: { parse(value: unknown): Settings };
+  open(name: string, settings: Settings): Source;
+  /** Restoring needs no connection to the source, which may be gone. */
+  restore(request: RestoreRequest): Promise<Restored>;
+}
