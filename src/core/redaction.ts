@@ -1,0 +1,86 @@
+/** Keeps secrets out of everything that is printed or logged. */
+
+const mask = '***';
+
+/**
+ * Values that must never be shown. Add each secret as soon as it is known; pass every text that leaves the
+ * process (log records, error messages, captured diagnostics) through `redact`.
+ */
+export class Secrets {
+  #pattern: RegExp | null = null;
+  readonly #forms = new Set<string>();
+
+  /** Registers a secret, in the forms in which it may show up: as is, percent-encoded, escaped, line by line. */
+  add(value: string): void {
+    if (value === '') return;
+    for (const line of value.split(/\r?\n/)) {
+      if (line.trim() === '') continue;
+      this.#forms.add(line);
+      this.#forms.add(JSON.stringify(line).slice(1, -1));
+      if (line.isWellFormed()) this.#forms.add(encodeURIComponent(line));
+    }
+    this.#pattern = null;
+  }
+
+  /** The text with registered values and passwords in addresses replaced by `***`. */
+  redact(text: string): string {
+    const hidden = maskCredentials(text);
+    if (this.#forms.size === 0) return hidden;
+    this.#pattern ??= patternOf(this.#forms);
+    return hidden.replace(this.#pattern, mask);
+  }
+}
+
+function patternOf(forms: Iterable<string>): RegExp {
+  // Longest first, so that a secret that contains another is hidden whole.
+  const sources = [...forms].sort((a, b) => b.length - a.length).map(formPattern);
+  return new RegExp(sources.join('|'), 'g');
+}
+
+function formPattern(form: string): string {
+  const literal = form.replace(/[\\^$.*+?()[\]{}|/-]/g, '\\$&');
+  // A very short password inside other words would blank half of every message and so show what it is.
+  return form.length >= 4 ? literal : `(?<![A-Za-z0-9])${literal}(?![A-Za-z0-9])`;
+}
+
+/** Masks passwords in addresses (`scheme://user:password@host`) and in `password=…` settings, registered or not. */
+export function maskCredentials(text: string): string {
+  return (
+    text
+      // The last @ before the path ends the userinfo: people forget to encode an @ in a password.
+      .replace(/\b([a-z][a-z0-9+.-]*:\/\/[^\s:/?#@'"]*):[^\s/?#'"]+@/gi, `$1:${mask}@`)
+      .replace(
+        /\b(password|passwd|passphrase|sslpassword)(\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&'"]+)/gi,
+        `$1$2${mask}`,
+      )
+  );
+}
+
+const secretWords = new Set([
+  'password',
+  'passwords',
+  'passwd',
+  'pwd',
+  'passphrase',
+  'passphrases',
+  'secret',
+  'secrets',
+  'token',
+  'tokens',
+  'credential',
+  'credentials',
+  'authorization',
+]);
+
+/** True for field names whose value must not be shown: password, passphrase, secret, token, key and compounds. */
+export function isSecretName(name: string): boolean {
+  const words = name
+    .replace(/([a-z0-9])([A-Z])/g, '$1 $2')
+    .toLowerCase()
+    .split(/[^a-z0-9]+/);
+  // A file or command that yields the secret is not the secret, and is what a person must see to mend it.
+  if (['file', 'command', 'id', 'count'].includes(words.at(-1) ?? '')) return false;
+  if (words.some((word) => secretWords.has(word))) return true;
+  const last = words.at(-1);
+  return (last === 'key' || last === 'keys') && !words.includes('public');
+}
