@@ -56,21 +56,7 @@ export function maskCredentials(text: string): string {
   );
 }
 
-const secretWords = new Set([
-  'password',
-  'passwords',
-  'passwd',
-  'pwd',
-  'passphrase',
-  'passphrases',
-  'secret',
-  'secrets',
-  'token',
-  'tokens',
-  'credential',
-  'credentials',
-  'authorization',
-]);
+const secretWord = /(password|passwd|pwd|passphrase|secret|token|credential|authorization)s?$/;
 
 /** True for field names whose value must not be shown: password, passphrase, secret, token, key and compounds. */
 export function isSecretName(name: string): boolean {
@@ -80,7 +66,7 @@ export function isSecretName(name: string): boolean {
     .split(/[^a-z0-9]+/);
   // A file or command that yields the secret is not the secret, and is what a person must see to mend it.
   if (['file', 'command', 'id', 'count'].includes(words.at(-1) ?? '')) return false;
-  if (words.some((word) => secretWords.has(word))) return true;
+  if (words.some((word) => secretWord.test(word))) return true;
   const last = words.at(-1);
   return (last === 'key' || last === 'keys') && !words.includes('public');
 }

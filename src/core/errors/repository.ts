@@ -4,7 +4,8 @@ export const repositoryErrors = defineErrors({
   'repository.damaged': {
     exit: 5,
     summary: 'An object of the repository is damaged, forged or not the one that was written.',
-    explanation: 'A digest, a signature or an authentication tag does not match. Damaged data is never restored.',
+    explanation:
+      'A digest, a signature or an authentication tag does not match. Damaged data is never restored.',
     next: 'Run `holdfast verify --depth digests` to see all that is damaged, and restore from another snapshot or a copy.',
   },
   'repository.wrong-key': {

@@ -13,4 +13,17 @@ export const systemErrors = defineErrors({
     explanation: 'This is a defect of Holdfast. Data that was acknowledged is not affected.',
     next: 'Report it with the output of the same command run with `--log-level debug`.',
   },
+  'system.process-failed': {
+    exit: 1,
+    summary: 'A program that Holdfast ran did not end well.',
+    explanation:
+      'It ended with another status than expected, was ended by a signal, said more than there is room for, or ran longer than its deadline. The message holds the last lines that it wrote.',
+    next: 'Read what the program wrote, mend that, then run the command again.',
+  },
+  'system.process-missing': {
+    exit: 2,
+    summary: 'A program that Holdfast needs was not found, or may not be run.',
+    explanation: 'It is not installed, not on the PATH, or not executable for this user. Nothing was done.',
+    next: 'Install the program, or give its full path.',
+  },
 });
