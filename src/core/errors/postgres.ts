@@ -8,4 +8,135 @@ export const postgresErrors = defineErrors({
       'PostgreSQL 13 to 18 are supported. Another version may use other file formats or another protocol.',
     next: 'Use a supported PostgreSQL version.',
   },
+  'postgres.wal-invalid': {
+    exit: 5,
+    summary: 'The write-ahead log that was received or read is not one that PostgreSQL can have written.',
+    explanation:
+      'A page or record contradicts itself or its place: damage on the way or on the disk, or a server of another build. Nothing of it was acknowledged, so the server keeps its copy.',
+    next: 'Look at the named place with `pg_waldump` on the server; if its own copy is sound, start capture again.',
+  },
+  'postgres.invalid-address': {
+    exit: 2,
+    summary: 'The address of a PostgreSQL server is malformed or asks for something that is not supported.',
+    explanation:
+      'A URL, a keyword or a PG… variable could not be used. Settings that would have to be ignored are refused by name, because ignoring them could matter. Nothing was contacted.',
+    next: 'Correct the address: postgres://user@host:5432/database.',
+  },
+  'postgres.authentication-failed': {
+    exit: 4,
+    summary: 'PostgreSQL did not accept the user or the password.',
+    explanation: 'The server answered and refused the log-in. Nothing was read.',
+    next: 'Check user and password (URL, PGPASSWORD or ~/.pgpass), then run the command again.',
+  },
+  'postgres.authentication-unsupported': {
+    exit: 4,
+    summary: 'PostgreSQL asks for a way to log in that Holdfast does not know.',
+    explanation:
+      'Password, SCRAM-SHA-256, MD5, certificate, peer and trust are known; GSSAPI, SSPI and OAuth are not.',
+    next: 'Add a line with scram-sha-256 for this user to pg_hba.conf, above the one that fits now.',
+  },
+  'postgres.cleartext-refused': {
+    exit: 4,
+    summary: 'PostgreSQL asks for the password in clear over a connection that is not encrypted.',
+    explanation: 'Anyone on the way could read it, so it was not sent.',
+    next: 'Use TLS (sslmode=require or better) or scram-sha-256 in pg_hba.conf. Say sslmode=disable only where nobody can listen.',
+  },
+  'postgres.not-admitted': {
+    exit: 4,
+    summary: 'pg_hba.conf of the PostgreSQL server does not admit this connection.',
+    explanation:
+      'The server answered, but no line of its pg_hba.conf admits this user from this machine in this way. Replication needs a line of its own.',
+    next: 'Add the line that the message names to pg_hba.conf and run: SELECT pg_reload_conf();',
+  },
+  'postgres.no-replication-right': {
+    exit: 4,
+    summary: 'The PostgreSQL user may not replicate.',
+    explanation:
+      'Base backups and log capture use the replication protocol, which needs the REPLICATION attribute.',
+    next: 'As a superuser, run: ALTER ROLE name REPLICATION;',
+  },
+  'postgres.no-such-database': {
+    exit: 3,
+    summary: 'The PostgreSQL server has no such database.',
+    explanation:
+      'The server answered and accepted the user, but the database named in the address does not exist.',
+    next: 'Correct the database in the address, or create it.',
+  },
+  'postgres.too-many-connections': {
+    exit: 7,
+    summary: 'The PostgreSQL server has no connection left to give.',
+    explanation: 'max_connections, max_wal_senders or a limit of the role or database is used up.',
+    next: 'Close connections that are not needed, or raise the limit that the message names; then run the command again.',
+  },
+  'postgres.not-ready': {
+    exit: 7,
+    summary: 'The PostgreSQL server is starting up, shutting down or recovering.',
+    explanation: 'It answered but takes no work now.',
+    next: 'Wait until the server is up, then run the command again.',
+  },
+  'postgres.pooler': {
+    exit: 4,
+    summary: 'The address is that of a connection pooler (PgBouncer), not of PostgreSQL itself.',
+    explanation:
+      'A pooler shares server connections among clients and does not pass the replication protocol on reliably. Backup and capture need the server itself.',
+    next: 'Give the direct address of the PostgreSQL server (its own host and port, usually 5432).',
+  },
+  'postgres.tls-refused': {
+    exit: 4,
+    summary: 'The PostgreSQL server offers no TLS, and the settings require it.',
+    explanation: 'Nothing was sent over the unencrypted connection.',
+    next: 'Turn on ssl in postgresql.conf, or, where nobody can listen, say sslmode=disable.',
+  },
+  'postgres.protocol': {
+    exit: 1,
+    summary: 'The other side does not speak the PostgreSQL protocol as documented.',
+    explanation:
+      'The address may be that of another service, or something on the way changed the bytes. The connection was closed.',
+    next: 'Check that host and port are those of a PostgreSQL server.',
+  },
+  'postgres.slot-missing': {
+    exit: 3,
+    summary: 'The replication slot does not exist.',
+    explanation:
+      'It was dropped, or the server was replaced by one without it. Without the slot the server may have removed WAL that was not captured.',
+    next: 'See the slots with: SELECT * FROM pg_replication_slots;',
+  },
+  'postgres.slot-exists': {
+    exit: 4,
+    summary: 'A replication slot of this name exists already.',
+    explanation: 'Names of slots are unique in a server.',
+    next: 'See the slots with: SELECT * FROM pg_replication_slots;',
+  },
+  'postgres.slot-in-use': {
+    exit: 8,
+    summary: 'The replication slot is in use by another connection.',
+    explanation:
+      'Only one receiver at a time can read from a slot: another capture may run, or the server has not yet noticed that one is gone.',
+    next: 'See who uses it: SELECT slot_name, active_pid FROM pg_replication_slots;',
+  },
+  'postgres.wal-removed': {
+    exit: 3,
+    summary: 'The server no longer has the WAL that was asked for.',
+    explanation:
+      'It was recycled before it was captured, so the log has a gap there. Snapshots and windows before and after it stay good.',
+    next: 'Take a new snapshot, and keep the replication slot so that the server holds WAL back.',
+  },
+  'postgres.denied': {
+    exit: 4,
+    summary: 'PostgreSQL does not permit this to the user.',
+    explanation: 'The statement needs a right that the role does not have.',
+    next: 'Grant the right that the message names, or use another role.',
+  },
+  'postgres.statement-cancelled': {
+    exit: 1,
+    summary: 'PostgreSQL cancelled the statement.',
+    explanation: 'Its own statement_timeout or lock_timeout ran out, or someone cancelled it.',
+    next: 'Look at statement_timeout of the role and the database; then run the command again.',
+  },
+  'postgres.statement-failed': {
+    exit: 1,
+    summary: 'PostgreSQL refused a statement.',
+    explanation: 'The message of the server says why; its SQLSTATE is in the details.',
+    next: 'Look at the message of the server and into its log.',
+  },
 });
