@@ -139,4 +139,11 @@ export const postgresErrors = defineErrors({
     explanation: 'The message of the server says why; its SQLSTATE is in the details.',
     next: 'Look at the message of the server and into its log.',
   },
+  'postgres.server-failed': {
+    exit: 1,
+    summary: 'A PostgreSQL server that Holdfast started did not come up or ended.',
+    explanation:
+      'Holdfast starts servers of its own for restored data, drills and the quickstart, never somebody else’s. The message holds the last lines of its log.',
+    next: 'Read the lines of the log in the message; they say what the server missed.',
+  },
 });
