@@ -24,6 +24,8 @@ export interface ProcessOptions {
   readonly maxOutputBytes?: number;
   /** Statuses that count as success. Default `[0]`. */
   readonly okStatuses?: readonly number[];
+  /** Leave standard output out of errors: it holds a secret. */
+  readonly hideOutput?: boolean;
   /** Values that are hidden in errors. */
   readonly secrets?: Secrets;
 }
@@ -150,7 +152,8 @@ function supervise(child: Child, command: string, options: ProcessOptions): Runn
       return { status, stdout: stdout.bytes(), stderr: diagnostics(), ms };
     }
     const how = outcome(cause, status, signal, options);
-    const said = diagnostics() || secrets.redact(lastLines(stdout.bytes())).trim();
+    const said =
+      diagnostics() || (options.hideOutput ? '' : secrets.redact(lastLines(stdout.bytes())).trim());
     const text = said === '' ? 'It wrote nothing.' : `It wrote:\n${said}`;
     throw new HoldfastError('system.process-failed', `${command} ${how}. ${text}`, {
       details: { command, status, signal, ms, stderr: said },
