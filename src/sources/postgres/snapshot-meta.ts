@@ -180,6 +180,7 @@ function texts(json: JsonObject, field: string): Record<string, string> {
 function histories(json: JsonObject): Record<string, string> {
   const result = texts(json, 'histories');
   // Names become file names.
-  for (const name of Object.keys(result)) if (!/^[0-9A-F]{8}\.history$/.test(name)) throw malformed(`histories.${name}`);
+  for (const name of Object.keys(result))
+    if (!/^[0-9A-F]{8}\.history$/.test(name)) throw malformed(`histories.${name}`);
   return result;
 }
