@@ -1,0 +1,91 @@
+/** Builds headers for planning tests: positions are small numbers, times are seconds after a fixed start. */
+import type { Ancestor, Commit, LogPartHeader, SnapshotHeader } from '../repository/contract.ts';
+
+/** Seconds since 1970 of second 0 in tests. */
+export const start = 1_795_000_000;
+
+export function position(value: number): string {
+  return value.toString(16).toUpperCase().padStart(16, '0');
+}
+
+/** Microseconds of a test's second. */
+export function micros(second: number): bigint {
+  return BigInt(Math.round(second * 1e6)) + BigInt(start) * 1_000_000n;
+}
+
+export function commit(at: number, second: number): Commit {
+  return { position: BigInt(at), time: micros(second), id: BigInt(at) };
+}
+
+export interface Place {
+  readonly lineage?: string;
+  readonly ancestors?: readonly Ancestor[];
+  readonly storedAt?: number;
+}
+
+export function snapshot(
+  id: string,
+  from: number,
+  to: number,
+  seconds: readonly [number, number],
+  place: Place = {},
+): SnapshotHeader {
+  const times = { started: start * 1000, finished: start * 1000 };
+  return {
+    id,
+    digest: id,
+    name: `snapshots/app/${id}`,
+    source: 'app',
+    kind: 'postgres',
+    writer: 'w',
+    sequence: 1,
+    previous: null,
+    lineage: place.lineage ?? 'sys/1',
+    ancestors: place.ancestors ?? [],
+    from: position(from),
+    to: position(to),
+    ...times,
+    sourceStarted: Math.floor((start + seconds[0]) * 1000),
+    sourceFinished: Math.floor((start + seconds[1]) * 1000),
+    bytes: 1000,
+    storedBytes: 100,
+    files: 10,
+    storedAt: place.storedAt ?? (start + seconds[1]) * 1000,
+  };
+}
+
+export interface BuiltPart {
+  readonly header: LogPartHeader;
+  readonly commits: readonly Commit[];
+}
+
+export function part(from: number, to: number, commits: readonly Commit[], place: Place = {}): BuiltPart {
+  const inside = commits.filter((one) => one.position >= BigInt(from) && one.position < BigInt(to));
+  const times = inside.map((one) => one.time);
+  const sorted = [...times].sort((a, b) => (a < b ? -1 : 1));
+  const lineage = place.lineage ?? 'sys/1';
+  const header: LogPartHeader = {
+    name: `logs/app/${lineage}/${from}-${to}`,
+    digest: `${lineage}/${from}-${to}`,
+    source: 'app',
+    kind: 'postgres',
+    writer: 'w',
+    stream: 's',
+    sequence: from,
+    previous: null,
+    replaces: null,
+    lineage,
+    ancestors: place.ancestors ?? [],
+    from: position(from),
+    to: position(to),
+    times:
+      times.length === 0
+        ? null
+        : { first: `${times[0]}`, last: `${times.at(-1)}`, min: `${sorted[0]}`, max: `${sorted.at(-1)}` },
+    bytes: to - from,
+    storedBytes: to - from,
+    closed: start * 1000,
+    storedAt: place.storedAt ?? Number((times.at(-1) ?? micros(0)) / 1000n),
+  };
+  return { header, commits: inside };
+}
