@@ -2,7 +2,8 @@
  * The object storage below a repository: write-once objects under flat names.
  *
  * Every implementation passes `store.suite.ts`. Names are `/`-separated, of `[A-Za-z0-9._-]` segments, relative,
- * never with `..` and never in the store's own areas (a local store keeps `tmp/` for itself).
+ * never with `..` and never in the store's own areas (a local store keeps `tmp/` for itself). No name is a folder of
+ * another (`a` and `a/b`): a local store cannot hold both.
  */
 
 /** What a store can do, as data: callers ask this, never which kind of store it is. */
@@ -31,6 +32,12 @@ export interface PutResult {
   readonly outcome: PutOutcome;
   /** The store's own time of the object (its clock), milliseconds since 1970. */
   readonly storedAt: number;
+  /**
+   * Set with 'exists' when an earlier attempt of this same call failed without an answer: then it may well have
+   * been this call that created the object. Who concludes from 'exists' that it was there before (probes) must
+   * treat that as unknown; for everybody else it is success.
+   */
+  readonly afterFailure?: true;
 }
 
 export interface PutOptions {

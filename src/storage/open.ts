@@ -1,0 +1,53 @@
+/** From the address of a repository to its store. The only importer of the kinds of stores. */
+import { fileURLToPath } from 'node:url';
+import { HoldfastError } from '../core/errors.ts';
+import type { Logger } from '../core/log.ts';
+import { LocalStore } from './local.ts';
+import { type ResilienceOptions, resilient } from './resilient.ts';
+import type { ObjectStore } from './store.ts';
+
+export type { ResilienceOptions, WaitInfo } from './resilient.ts';
+
+export interface OpenStoreOptions {
+  /** Creates the folder where there is none yet (`init`). Default: it must exist. */
+  readonly create?: boolean;
+  readonly log?: Logger;
+  /**
+   * Retries, deadlines and limits of every call; `false` for the bare store. The default retries for a minute.
+   * A capture gives `{ totalMs: Infinity, retryFull: true }` and waits until its signal is aborted.
+   */
+  readonly resilience?: ResilienceOptions | false;
+}
+
+/**
+ * Opens the store at `address`: a path, or a `file:` URL. Reads and writes nothing but the folder's existence,
+ * and does not wait for it: rejects with `storage.unreachable` where there is none, with `storage.unsupported`
+ * for addresses of other kinds.
+ */
+export async function openStore(address: string, options: OpenStoreOptions = {}): Promise<ObjectStore> {
+  const store = await LocalStore.open(folderOf(address), {
+    create: options.create ?? false,
+    ...(options.log === undefined ? {} : { log: options.log }),
+  });
+  return options.resilience === false ? store : resilient(store, options.resilience);
+}
+
+function folderOf(address: string): string {
+  // One letter before the colon is a drive and not a scheme.
+  const scheme = /^([a-z][a-z0-9+.-]+):/i.exec(address)?.[1]?.toLowerCase();
+  if (address.trim() === '') throw unsupported('The address of the repository is empty.');
+  if (scheme === undefined) return address;
+  if (scheme !== 'file') {
+    // The address itself is not repeated: it may hold a password.
+    throw unsupported(`Repositories at ${scheme}: addresses are not supported yet.`);
+  }
+  try {
+    return fileURLToPath(address);
+  } catch (cause) {
+    throw unsupported(`The file: address of the repository is malformed.`, cause);
+  }
+}
+
+function unsupported(message: string, cause?: unknown): HoldfastError {
+  return new HoldfastError('storage.unsupported', message, { cause });
+}
