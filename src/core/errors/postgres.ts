@@ -146,4 +146,32 @@ export const postgresErrors = defineErrors({
       'Holdfast starts servers of its own for restored data, drills and the quickstart, never somebody else’s. The message holds the last lines of its log.',
     next: 'Read the lines of the log in the message; they say what the server missed.',
   },
+  'postgres.standby': {
+    exit: 4,
+    summary: 'The PostgreSQL server is a standby.',
+    explanation:
+      'This version backs up and captures from the primary only: on a standby no slot of its own survives a failover, and its log cannot be marked.',
+    next: 'Give the address of the primary.',
+  },
+  'postgres.other-cluster': {
+    exit: 4,
+    summary: 'The server at this address is another cluster than the one captured so far.',
+    explanation:
+      'Its system identifier differs from that of the log kept for this source. Continuing would join two histories that have nothing to do with each other. Nothing was changed.',
+    next: 'Correct the address; or, if the cluster was really replaced (pg_upgrade, a new initdb), give it a source name of its own.',
+  },
+  'postgres.slot-unusable': {
+    exit: 4,
+    summary: 'The replication slot of the configured name cannot be used for capture.',
+    explanation:
+      'It is a logical slot, or belongs to something else. Holdfast changes no slot that it did not make.',
+    next: 'Set another name with `slot` in the settings of the source.',
+  },
+  'postgres.backup-incomplete': {
+    exit: 1,
+    summary: 'The base backup did not come to its end.',
+    explanation:
+      'The server ended it, or the log that makes it consistent did not arrive in time. No snapshot exists; what was stored is harmless and is collected later.',
+    next: 'Look into the log of the server, then run the backup again.',
+  },
 });
