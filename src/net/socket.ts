@@ -17,6 +17,9 @@ export interface SocketOptions {
   /** TCP keep-alive (default on) and the idle time before its first probe (default 30,000 ms). */
   readonly keepAlive?: boolean;
   readonly keepAliveIdleMs?: number;
+  /** Time between probes (default 10,000 ms), and how many may stay unanswered (default 3). */
+  readonly keepAliveIntervalMs?: number;
+  readonly keepAliveCount?: number;
   /** Size of the read buffer; default 256 KiB. */
   readonly readBufferBytes?: number;
   /** Aborting gives up connecting. Later aborts are the owner's business (`destroy`). */
@@ -76,8 +79,6 @@ export class ByteSocket {
     this.#socket = net.connect({
       ...address,
       noDelay: true,
-      keepAlive: options.keepAlive ?? true,
-      keepAliveInitialDelay: options.keepAliveIdleMs ?? 30_000,
       onread: { buffer, callback: (bytes) => this.#take(buffer.subarray(0, bytes)) },
     });
     this.#watch(this.#socket);
@@ -98,9 +99,10 @@ export class ByteSocket {
           details: { address: socket.name, timeoutMs: options.connectTimeoutMs },
         },
       );
-    return socket
-      .#await('connect', options.connectTimeoutMs, options.signal, late, failed)
-      .then(() => socket);
+    return socket.#await('connect', options.connectTimeoutMs, options.signal, late, failed).then(() => {
+      socket.#keepAlive(options);
+      return socket;
+    });
   }
 
   /** True once TLS stands. */
@@ -177,6 +179,15 @@ export class ByteSocket {
   /** Closes at once; unsent bytes are lost. Idempotent. */
   destroy(): void {
     this.#socket.destroy();
+  }
+
+  #keepAlive(options: SocketOptions): void {
+    this.#socket.setKeepAlive(
+      options.keepAlive ?? true,
+      options.keepAliveIdleMs ?? 30_000,
+      options.keepAliveIntervalMs ?? 10_000,
+      options.keepAliveCount ?? 3,
+    );
   }
 
   #take(chunk: Buffer): boolean {
