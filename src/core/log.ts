@@ -124,7 +124,6 @@ function textValue(value: unknown): string {
 
 /** Line breaks and control characters from outside must not forge records or drive a terminal. */
 function oneLine(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what this removes
   return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, (c) => {
     if (c === '\n') return '\\n';
     return `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`;

@@ -1,0 +1,75 @@
+/** What shows progress: picks the way that suits where standard error goes. */
+import { type Clock, systemClock } from '../core/clock.ts';
+import { noProgress, type Progress } from '../core/progress.ts';
+import { createProgress } from '../core/progress-events.ts';
+import type { Secrets } from '../core/redaction.ts';
+import { createJsonRenderer } from './progress-json.ts';
+import { createPlainRenderer } from './progress-plain.ts';
+import type { ProgressStream } from './progress-renderer.ts';
+import { createTerminalRenderer } from './progress-terminal.ts';
+
+export type ProgressMode = 'auto' | 'terminal' | 'plain' | 'json' | 'none';
+
+export interface ProgressDisplayOptions {
+  /** `auto`: live on a terminal, plain lines in a pipe. Default `auto`. */
+  readonly mode?: ProgressMode;
+  /** Default standard error. */
+  readonly stream?: ProgressStream;
+  readonly env?: NodeJS.ProcessEnv;
+  readonly clock?: Clock;
+  readonly secrets?: Secrets;
+}
+
+export interface ProgressDisplay {
+  readonly progress: Progress;
+  /** Use this for everything else that goes to the same stream while the display is open. */
+  print(text: string): void;
+  /** Call it before the command's last words and on every way out, interruptions included. Idempotent. */
+  close(): void;
+}
+
+export function openProgressDisplay(options: ProgressDisplayOptions = {}): ProgressDisplay {
+  const stream = options.stream ?? process.stderr;
+  const env = options.env ?? process.env;
+  const clock = options.clock ?? systemClock;
+  const secrets = options.secrets;
+  // Names and messages come from servers and files: what must not be shown is hidden here, once for all renderers.
+  const redacting: ProgressStream =
+    secrets === undefined
+      ? stream
+      : {
+          write: (text) => stream.write(secrets.redact(text)),
+          get columns() {
+            return stream.columns ?? 0;
+          },
+          get rows() {
+            return stream.rows ?? 0;
+          },
+        };
+  const mode = chosenMode(options.mode ?? 'auto', stream, env);
+  if (mode === 'none') {
+    return { progress: noProgress, print: (text) => void redacting.write(text), close: () => undefined };
+  }
+  const renderer =
+    mode === 'json'
+      ? createJsonRenderer(redacting)
+      : mode === 'plain'
+        ? createPlainRenderer(redacting)
+        : createTerminalRenderer(redacting, { color: !env.NO_COLOR, clock });
+  const giveBack = () => renderer.close();
+  // Should a command end in a way that skips `close`, the cursor must not stay hidden.
+  process.once('exit', giveBack);
+  return {
+    progress: createProgress((event) => renderer.show(event), clock),
+    print: (text) => renderer.print(text),
+    close: () => {
+      process.removeListener('exit', giveBack);
+      renderer.close();
+    },
+  };
+}
+
+function chosenMode(mode: ProgressMode, stream: ProgressStream, env: NodeJS.ProcessEnv) {
+  if (mode !== 'auto') return mode;
+  return stream.isTTY === true && env.TERM !== 'dumb' && !env.CI ? 'terminal' : 'plain';
+}
