@@ -261,7 +261,10 @@ export interface SnapshotRun extends SnapshotSink {
 export interface RepositoryWriter {
   readonly writer: string;
   beginSnapshot(options: SnapshotRunOptions, context: RunContext): Promise<SnapshotRun>;
-  openLog(options: { readonly source: string; readonly kind: string }, context: RunContext): Promise<LogWriter>;
+  openLog(
+    options: { readonly source: string; readonly kind: string },
+    context: RunContext,
+  ): Promise<LogWriter>;
 }
 
 /** A snapshot opened with the decryption identity: manifest authenticated, pack list checked. */
@@ -287,7 +290,11 @@ export interface ExtractOptions {
 export interface RepositoryReader {
   openSnapshot(header: SnapshotHeader, signal: AbortSignal): Promise<OpenedSnapshot>;
   /** Writes entries to disk, in parallel, every byte authenticated before it is written. Progress: bytes written. */
-  extract(snapshot: OpenedSnapshot, options: ExtractOptions, context: RunContext): Promise<{ files: number; bytes: number }>;
+  extract(
+    snapshot: OpenedSnapshot,
+    options: ExtractOptions,
+    context: RunContext,
+  ): Promise<{ files: number; bytes: number }>;
   /** The content of one (small) entry. */
   readEntry(snapshot: OpenedSnapshot, entry: Entry, signal: AbortSignal): Promise<Uint8Array>;
   openPart(header: LogPartHeader, signal: AbortSignal): Promise<LogPartContent>;

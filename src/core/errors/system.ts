@@ -26,4 +26,18 @@ export const systemErrors = defineErrors({
     explanation: 'It is not installed, not on the PATH, or not executable for this user. Nothing was done.',
     next: 'Install the program, or give its full path.',
   },
+  'system.disk-full': {
+    exit: 1,
+    summary: 'A disk of this host is full.',
+    explanation:
+      'A file could not be written to its end. What was acknowledged before is safe; what was being written is incomplete and marked so.',
+    next: 'Make room, or choose a folder on a larger disk, then run the command again.',
+  },
+  'system.file-failed': {
+    exit: 1,
+    summary: 'A file could not be written.',
+    explanation:
+      'The operating system refused; the message holds its reason. What was acknowledged before is safe.',
+    next: 'Check permissions and the disk, then run the command again.',
+  },
 });

@@ -1,0 +1,236 @@
+/**
+ * Appends to a source's log: each part is spooled durably, put, and only then acknowledged; after a kill the
+ * spool is resent unchanged. Small parts are merged into large ones from memory: keeping their plaintext
+ * on disk would leave readable log on a host that shall hold nothing readable.
+ */
+import { mkdir, readdir, readFile, unlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Worker } from 'node:worker_threads';
+import type { RunContext } from '../core/context.ts';
+import type { ObjectStore } from '../storage/store.ts';
+import type { Commit, JsonObject, LogHead, LogStretch, LogWriter } from './contract.ts';
+import { type LocalLock, type SourceState, writeDurably } from './local-state.ts';
+import {
+  type EncodedPart,
+  encodeSection,
+  finishPart,
+  type PartPlace,
+  preparePart,
+  type SectionInput,
+} from './log-part.ts';
+import type { LoadedRoster } from './roster.ts';
+import type { SigningKey } from './signing.ts';
+import { newRunId } from './snapshot-run.ts';
+import { workerUrl } from './worker-url.ts';
+
+/** Below this a part is encoded on the spot: handing it to the worker costs more. */
+const INLINE_BYTES = 256 << 10;
+/** Parts of at least this size stay as they are. */
+const LARGE_BYTES = 8 << 20;
+/** Small parts are merged when they reach one of these. */
+const MERGE_BYTES = 16 << 20;
+const MERGE_PARTS = 600;
+
+export interface LogWriterParts {
+  /** Waits for a store that is out of reach, until the signal of the call aborts. */
+  readonly store: ObjectStore;
+  readonly repository: string;
+  readonly key: SigningKey;
+  readonly roster: LoadedRoster;
+  readonly state: SourceState;
+  readonly source: string;
+  readonly kind: string;
+  readonly context: RunContext;
+  readonly lock: LocalLock;
+}
+
+interface Merging {
+  readonly stretches: LogStretch[];
+  readonly first: PartPlace;
+  readonly last: { readonly sequence: number; readonly digest: string };
+  readonly bytes: number;
+}
+
+export class StoredLogWriter implements LogWriter {
+  readonly #parts: LogWriterParts;
+  #head: LogHead | undefined;
+  #stream: string | undefined;
+  #worker: Worker | undefined;
+  #merging: Merging | undefined;
+  #spooled = 0;
+
+  private constructor(parts: LogWriterParts) {
+    this.#parts = parts;
+  }
+
+  /** Opens the log: what an earlier run spooled is resent first. Holds the given lock until `close`. */
+  static async open(parts: LogWriterParts): Promise<StoredLogWriter> {
+    const writer = new StoredLogWriter(parts);
+    await mkdir(parts.state.spoolDirectory, { recursive: true, mode: 0o700 });
+    const head = await parts.state.read('log-head');
+    if (head?.writer === parts.key.id) writer.#head = head.head as unknown as LogHead;
+    await writer.#resend();
+    return writer;
+  }
+
+  get head(): LogHead | undefined {
+    return this.#head;
+  }
+
+  resume(): void {
+    if (this.#head === undefined) throw new Error('there is no stream to resume');
+    this.#stream = this.#head.stream;
+  }
+
+  startStream(): void {
+    this.#stream = undefined;
+    this.#merging = undefined;
+    this.#head = undefined;
+  }
+
+  async append(stretch: LogStretch, signal: AbortSignal): Promise<LogHead> {
+    const continues = this.#stream !== undefined && this.#head !== undefined;
+    if (continues && (this.#head?.to !== stretch.from || this.#head.lineage !== stretch.lineage)) {
+      throw new Error(`a stream at ${this.#head?.to} cannot go on at ${stretch.from}`);
+    }
+    this.#stream ??= newRunId(this.#parts.context.clock.now());
+    const place: PartPlace = {
+      stream: this.#stream,
+      sequence: continues ? (this.#head as LogHead).sequence + 1 : 0,
+      previous: continues ? (this.#head as LogHead).digest : null,
+      replaces: null,
+    };
+    const part = await this.#encode(stretch, place);
+    const { lineage, to, meta } = stretch;
+    const head: LogHead = {
+      stream: place.stream,
+      sequence: place.sequence,
+      digest: part.digest,
+      lineage,
+      to,
+      meta,
+    };
+    await this.#store(part, head, signal);
+    await this.#remember(stretch, place, part.digest, signal);
+    return head;
+  }
+
+  async #encode(stretch: LogStretch, place: PartPlace): Promise<EncodedPart> {
+    const { repository, source, kind, roster, key, context } = this.#parts;
+    const options = { repository, source, kind, place, roster, writer: key.id, closed: context.clock.now() };
+    const { header, section } = preparePart(options, stretch);
+    const bytes = stretch.data.reduce((sum, piece) => sum + piece.length, 0);
+    const sealed = bytes < INLINE_BYTES ? encodeSection(section) : [await this.#encodeInWorker(section)];
+    return finishPart(source, stretch, place, header, sealed, key);
+  }
+
+  async #encodeInWorker(section: SectionInput): Promise<Uint8Array> {
+    this.#worker ??= new Worker(workerUrl('part-worker'));
+    const worker = this.#worker;
+    return await new Promise<Uint8Array>((resolve, reject) => {
+      const settle = () => {
+        worker.off('message', done);
+        worker.off('error', failed);
+      };
+      const done = (bytes: Uint8Array) => {
+        settle();
+        resolve(bytes);
+      };
+      const failed = (error: Error) => {
+        settle();
+        this.#worker = undefined;
+        reject(error);
+      };
+      worker.once('message', done);
+      worker.once('error', failed);
+      worker.postMessage(section);
+    });
+  }
+
+  async #store(part: EncodedPart, head: LogHead, signal: AbortSignal): Promise<void> {
+    const { store, state } = this.#parts;
+    const path = join(state.spoolDirectory, String(this.#spooled++).padStart(12, '0'));
+    const record = Buffer.from(JSON.stringify({ name: part.name, digest: part.digest, head }), 'utf8');
+    const length = Buffer.alloc(4);
+    length.writeUInt32BE(record.length);
+    await writeDurably(path, [length, record, ...part.content]);
+    await store.put(part.name, part.content, { sha256: Buffer.from(part.digest, 'hex'), signal });
+    await this.#acknowledge(head, path);
+  }
+
+  async #acknowledge(head: LogHead, spooled: string): Promise<void> {
+    const { state, key } = this.#parts;
+    await state.write('log-head', { writer: key.id, head: head as unknown as JsonObject });
+    this.#head = head;
+    await unlink(spooled);
+  }
+
+  async #resend(): Promise<void> {
+    const { store, state, context } = this.#parts;
+    const names = (await readdir(state.spoolDirectory)).filter((name) => /^\d{12}$/.test(name)).sort();
+    for (const name of names) {
+      const path = join(state.spoolDirectory, name);
+      const bytes = await readFile(path);
+      const end = 4 + bytes.readUInt32BE(0);
+      const record = JSON.parse(bytes.toString('utf8', 4, end)) as {
+        name: string;
+        digest: string;
+        head: LogHead;
+      };
+      context.log.info('resending a part that was not acknowledged yet', { part: record.name });
+      const sha256 = Buffer.from(record.digest, 'hex');
+      await store.put(record.name, [bytes.subarray(end)], { sha256, signal: context.signal });
+      await this.#acknowledge(record.head, path);
+    }
+    this.#spooled = names.length === 0 ? 0 : Number(names.at(-1)) + 1;
+  }
+
+  async #remember(stretch: LogStretch, place: PartPlace, digest: string, signal: AbortSignal): Promise<void> {
+    const bytes = stretch.data.reduce((sum, piece) => sum + piece.length, 0);
+    if (bytes >= LARGE_BYTES) {
+      await this.merge(signal, true);
+      return;
+    }
+    // The caller takes its buffers back when the append settles.
+    const copy: LogStretch = { ...stretch, data: [Buffer.concat(stretch.data)] };
+    const before = this.#merging;
+    this.#merging = {
+      stretches: [...(before?.stretches ?? []), copy],
+      first: before?.first ?? place,
+      last: { sequence: place.sequence, digest },
+      bytes: (before?.bytes ?? 0) + bytes,
+    };
+    await this.merge(signal);
+  }
+
+  async merge(signal: AbortSignal, force = false): Promise<void> {
+    const merging = this.#merging;
+    if (merging === undefined) return;
+    const count = merging.stretches.length;
+    if (!force && merging.bytes < MERGE_BYTES && count < MERGE_PARTS) return;
+    this.#merging = undefined;
+    if (count < 2) return;
+    const place: PartPlace = {
+      ...merging.first,
+      replaces: { last: merging.last.sequence, digest: merging.last.digest },
+    };
+    const part = await this.#encode(joined(merging.stretches), place);
+    // Nothing waits for it and nothing depends on it: the parts that it replaces are durable.
+    await this.#parts.store.put(part.name, part.content, { sha256: Buffer.from(part.digest, 'hex'), signal });
+  }
+
+  async close(): Promise<void> {
+    await this.#worker?.terminate();
+    this.#worker = undefined;
+    await this.#parts.lock.release();
+  }
+}
+
+/** One stretch over contiguous ones; facts about its end are the last one's, histories are of all. */
+function joined(stretches: readonly LogStretch[]): LogStretch {
+  const first = stretches[0] as LogStretch;
+  const last = stretches.at(-1) as LogStretch;
+  const commits: Commit[] = stretches.flatMap((stretch) => stretch.commits);
+  const meta = Object.assign({}, ...stretches.map((stretch) => stretch.meta)) as JsonObject;
+  return { ...first, to: last.to, data: stretches.flatMap((stretch) => stretch.data), commits, meta };
+}

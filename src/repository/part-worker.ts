@@ -1,0 +1,10 @@
+/** The worker of a log writer: encodes the sections of large parts, so that receiving goes on meanwhile. */
+import { parentPort } from 'node:worker_threads';
+import { encodeSection, type SectionInput } from './log-part.ts';
+
+const port = parentPort;
+if (port === null) throw new Error('this module runs as a worker only');
+port.on('message', (input: SectionInput) => {
+  const section = Buffer.concat(encodeSection(input));
+  port.postMessage(section, section.byteOffset === 0 ? [section.buffer as ArrayBuffer] : []);
+});
