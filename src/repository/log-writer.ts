@@ -32,7 +32,7 @@ const MERGE_BYTES = 16 << 20;
 const MERGE_PARTS = 600;
 
 export interface LogWriterParts {
-  /** Waits for a store that is out of reach, until the signal of the call aborts. */
+  /** One that waits while it is out of reach, until the signal of the call aborts. */
   readonly store: ObjectStore;
   readonly repository: string;
   readonly key: SigningKey;

@@ -69,12 +69,6 @@ export interface CreateOptions {
   readonly writerName: string;
 }
 
-/** The stores that a repository works on: `patient` waits for a store out of reach until its call is aborted. */
-export interface RepositoryStores {
-  readonly store: ObjectStore;
-  readonly patient: ObjectStore;
-}
-
 interface Root {
   readonly id: string;
   readonly adminKey: Buffer;
@@ -87,17 +81,17 @@ export class Repository {
   readonly adminKey: string;
   readonly created: number;
   readonly #root: Root;
-  readonly #stores: RepositoryStores;
+  readonly #store: ObjectStore;
   readonly #state: LocalState | null;
   #roster: LoadedRoster;
 
-  private constructor(root: Root, roster: LoadedRoster, stores: RepositoryStores, state: LocalState | null) {
+  private constructor(root: Root, roster: LoadedRoster, store: ObjectStore, state: LocalState | null) {
     this.id = root.id;
     this.adminKey = base64(root.adminKey);
     this.created = root.created;
     this.#root = root;
     this.#roster = roster;
-    this.#stores = stores;
+    this.#store = store;
     this.#state = state;
   }
 
@@ -106,12 +100,11 @@ export class Repository {
    * that hinders the next. Throws `repository.exists`, `repository.weak-passphrase`, `repository.bad-recipient`.
    */
   static async create(
-    stores: RepositoryStores,
+    store: ObjectStore,
     state: LocalState,
     options: CreateOptions,
     context: RunContext,
   ): Promise<{ readonly repository: Repository; readonly kit: KeyKit }> {
-    const { store } = stores;
     const { signal, clock } = context;
     if ((await store.head(ROOT, { signal })) !== undefined) throw exists(store.address);
     const id = base32(randomBytes(10));
@@ -145,7 +138,7 @@ export class Repository {
       if (isHoldfastError(error, 'storage.conflict')) throw exists(store.address);
       throw error;
     }
-    const repository = await Repository.open(stores, state, context);
+    const repository = await Repository.open(store, state, context);
     const adminKey = base64(admin.publicKey);
     const printed = options.printPassphrase === true ? options.passphrase : undefined;
     const facts = { repository: id, address: store.address, adminKey, created, recipients, keys };
@@ -158,12 +151,7 @@ export class Repository {
    * nothing can be written. Throws `repository.not-found`, `repository.newer-format`,
    * `repository.not-the-pinned-one`, `repository.damaged`.
    */
-  static async open(
-    stores: RepositoryStores,
-    state: LocalState | null,
-    context: RunContext,
-  ): Promise<Repository> {
-    const { store } = stores;
+  static async open(store: ObjectStore, state: LocalState | null, context: RunContext): Promise<Repository> {
     const root = await readRoot(store, context.signal);
     const pin = (await state?.readPin(root.id)) ?? undefined;
     const atAddress = await state?.pinOfAddress(store.address);
@@ -182,7 +170,7 @@ export class Repository {
       );
     }
     const roster = await loadRoster(store, root.id, root.adminKey, pin?.roster ?? 0, context.signal);
-    const repository = new Repository(root, roster, stores, state);
+    const repository = new Repository(root, roster, store, state);
     if (pin?.roster !== roster.roster.number || pin.address !== store.address) await repository.#pin();
     return repository;
   }
@@ -190,18 +178,18 @@ export class Repository {
   async #pin(): Promise<void> {
     await this.#state?.writePin({
       repository: this.id,
-      address: this.#stores.store.address,
+      address: this.#store.address,
       adminKey: this.adminKey,
       roster: this.#roster.roster.number,
     });
   }
 
   get address(): string {
-    return this.#stores.store.address;
+    return this.#store.address;
   }
 
   get #catalog(): Catalog {
-    return { store: this.#stores.store, repository: this.id, roster: this.#roster };
+    return { store: this.#store, repository: this.id, roster: this.#roster };
   }
 
   roster(): Roster {
@@ -229,7 +217,7 @@ export class Repository {
       let after: string | undefined;
       for (;;) {
         const next = await first(
-          this.#stores.store.list(area, after === undefined ? { signal } : { after, signal }),
+          this.#store.list(area, after === undefined ? { signal } : { after, signal }),
         );
         if (next === undefined) break;
         const source = next.name.split('/')[1] ?? '';
@@ -262,7 +250,7 @@ export class Repository {
         `This host is not enrolled to write to the repository ${this.id} at ${this.address}.`,
       );
     }
-    const { store, patient } = this.#stores;
+    const store = this.#store;
     const roster = this.#roster;
     const repository = this.id;
     return {
@@ -329,17 +317,17 @@ export class Repository {
       const next: Roster = { ...changed, number: current.roster.number + 1, previous: current.digest };
       try {
         const content = encodeRoster(this.id, next, admin);
-        await this.#stores.store.put(rosterName(this.id, next.number), [content], { signal });
+        await this.#store.put(rosterName(this.id, next.number), [content], { signal });
       } catch (error) {
         if (!isHoldfastError(error, 'storage.conflict')) throw error;
       }
-      this.#roster = await loadRoster(this.#stores.store, this.id, this.#root.adminKey, next.number, signal);
+      this.#roster = await loadRoster(this.#store, this.id, this.#root.adminKey, next.number, signal);
       await this.#pin();
     }
   }
 
   async #adminKey(unlock: Unlock, signal: AbortSignal): Promise<SigningKey> {
-    const keys = await readKeys(this.#stores.store, signal);
+    const keys = await readKeys(this.#store, signal);
     return await openAdminKey(keys, unlock, (key) => base64(key.publicKey) === this.adminKey);
   }
 
@@ -349,7 +337,7 @@ export class Repository {
     if (unlock.identity !== undefined && recipients.includes(decodeIdentity(unlock.identity).recipient)) {
       return unlock.identity.trim();
     }
-    const keys = await readKeys(this.#stores.store, signal);
+    const keys = await readKeys(this.#store, signal);
     return await openDataKey(keys, unlock, (secret) => recipients.includes(decodeIdentity(secret).recipient));
   }
 
@@ -359,7 +347,7 @@ export class Repository {
   }
 
   async #reader(unlock: Unlock, signal: AbortSignal): Promise<StoredReader> {
-    return new StoredReader(this.#stores.store, this.id, this.#roster, await this.#identity(unlock, signal));
+    return new StoredReader(this.#store, this.id, this.#roster, await this.#identity(unlock, signal));
   }
 
   /** Wraps the secrets once more. Needs what opens them now. */
@@ -368,17 +356,17 @@ export class Repository {
     const identity = await this.#identity(unlock, signal);
     const admin = await this.#adminKey(unlock, signal);
     const wrapped = await wrapKeys(identity, admin.seed, add);
-    for (const key of wrapped) await this.#stores.store.put(key.name, [key.content], { signal });
+    for (const key of wrapped) await this.#store.put(key.name, [key.content], { signal });
     return describeKeys(wrapped)[0] as KeyInfo;
   }
 
   async keys(signal: AbortSignal): Promise<KeyInfo[]> {
-    return describeKeys(await readKeys(this.#stores.store, signal));
+    return describeKeys(await readKeys(this.#store, signal));
   }
 
   /** The key kit as it would be printed now. */
   async kit(signal: AbortSignal): Promise<KeyKit> {
-    const keys = await readKeys(this.#stores.store, signal);
+    const keys = await readKeys(this.#store, signal);
     const { address, adminKey, created } = this;
     return renderKeyKit({
       repository: this.id,
