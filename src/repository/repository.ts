@@ -268,7 +268,7 @@ export class Repository {
         const lock = await sourceState.lock('capture', `the capture of "${source}"`);
         try {
           const parts = {
-            store: patient,
+            store,
             repository,
             key,
             roster,
