@@ -52,6 +52,11 @@ export interface BaseBackupHandlers {
   onData(chunk: Uint8Array): void | Promise<void>;
   /** The next bytes of the manifest (JSON), after all archives; same rules as onData. */
   onManifest?(chunk: Uint8Array): void | Promise<void>;
+  /**
+   * Everything came and the backup has its end. The server may still refuse after this: it reports damaged
+   * pages (SQLSTATE XX001) last.
+   */
+  onStop?(result: BaseBackupResult): void;
 }
 
 export interface BaseBackupResult {
@@ -228,6 +233,7 @@ export class BaseBackup implements Exchange {
     else if (this.#results === 2) {
       const { lsn, timeline } = readPosition(rows);
       this.#result = { stopLsn: lsn, timeline };
+      this.#handlers.onStop?.(this.#result);
     }
     this.#results++;
   }

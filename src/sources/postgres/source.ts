@@ -1,0 +1,62 @@
+/** PostgreSQL as a kind of source: the wiring of its parts. What is heavy is loaded when it is used. */
+import type { RunContext } from '../../core/context.ts';
+import type { SnapshotFacts } from '../../repository/contract.ts';
+import type {
+  Restored,
+  RestoreRequest,
+  SnapshotRequest,
+  Source,
+  SourceKind,
+  SourceReport,
+  StreamRequest,
+} from '../source.ts';
+import { positions } from './position.ts';
+import { connectionOf, type PostgresSettings, postgresSettings } from './settings.ts';
+
+class PostgresSource implements Source {
+  readonly name: string;
+  readonly kind = 'postgres';
+  readonly #settings: PostgresSettings;
+
+  constructor(name: string, settings: PostgresSettings) {
+    this.name = name;
+    this.#settings = settings;
+  }
+
+  async probe(context: RunContext): Promise<SourceReport> {
+    const { probeServer } = await import('./probe.ts');
+    return probeServer(this.#place(), context);
+  }
+
+  async snapshot(request: SnapshotRequest): Promise<SnapshotFacts> {
+    const { takeSnapshot } = await import('./snapshot.ts');
+    return takeSnapshot(this.#place(), request);
+  }
+
+  async stream(request: StreamRequest): Promise<string | null> {
+    const { captureLog } = await import('./log-stream.ts');
+    return captureLog(this.#place(), request);
+  }
+
+  // Connections live no longer than the operation that needs them.
+  async close(): Promise<void> {
+    await Promise.resolve();
+  }
+
+  #place() {
+    return { name: this.name, settings: this.#settings, connection: connectionOf(this.#settings) };
+  }
+}
+
+/** What `open.ts` registers. `settings` is the zod schema, so that configuration can point at mistakes. */
+export const postgresKind = {
+  kind: 'postgres',
+  positions,
+  settings: postgresSettings,
+  settingsSchema: postgresSettings,
+  open: (name: string, settings: PostgresSettings): Source => new PostgresSource(name, settings),
+  restore: async (request: RestoreRequest): Promise<Restored> => {
+    const { restoreCluster } = await import('./restore.ts');
+    return restoreCluster(request);
+  },
+} satisfies SourceKind<PostgresSettings>;
