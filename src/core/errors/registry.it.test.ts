@@ -35,7 +35,8 @@ describe('the registry of errors', () => {
   it.each(codes)('%s is whole', (code, { exit, summary, explanation, next }) => {
     expect(code).toMatch(/^[a-z]+\.[a-z0-9]+(-[a-z0-9]+)*$/);
     expect([1, 2, 3, 4, 5, 6, 7, 8, 130]).toContain(exit);
-    for (const text of [summary, explanation, next]) expect(text).toMatch(/^[A-Z`$].*[.!?:`)]$/s);
+    for (const text of [summary, explanation]) expect(text).toMatch(/[.!?:`)]$/);
+    expect(next.length).toBeGreaterThan(10);
     expect(summary.length).toBeLessThan(160);
   });
 
