@@ -1,4 +1,5 @@
 /** What the file system's errors mean to a person whose repository is a folder. */
+import { constants } from 'node:os';
 import { type ErrorCode, HoldfastError, systemErrorCode } from '../core/errors.ts';
 
 interface Meaning {
@@ -25,6 +26,12 @@ const gone: Meaning = {
   next: (root) => `See \`findmnt -T ${root}\`, mount the disk of ${root} again, then run the command again.`,
 };
 
+const file: Meaning = {
+  code: 'storage.unreachable',
+  why: 'a part of the path is a file and not a folder',
+  next: (root) => `See \`ls -ld ${root}\`; the repository must be a folder.`,
+};
+
 const meanings: Readonly<Record<string, Meaning>> = {
   ENOSPC: full,
   EDQUOT: { ...full, why: 'the disk quota is used up' },
@@ -38,11 +45,8 @@ const meanings: Readonly<Record<string, Meaning>> = {
     why: 'this process has too many open files',
     next: () => 'Raise the limit (`ulimit -n`), then run the command again.',
   },
-  ENOTDIR: {
-    code: 'storage.unreachable',
-    why: 'a part of the path is a file and not a folder',
-    next: (root) => `See \`ls -ld ${root}\`; the repository must be a folder.`,
-  },
+  ENOTDIR: file,
+  EEXIST: file,
   ENOENT: gone,
   ENODEV: gone,
   ENXIO: gone,
@@ -52,10 +56,21 @@ const meanings: Readonly<Record<string, Meaning>> = {
   ETIMEDOUT: { ...gone, why: 'the file server did not answer' },
 };
 
+const namesByNumber = new Map(Object.entries(constants.errno).map(([name, number]) => [number, name]));
+
+/** The name of a system error; undefined for all others. */
+function systemName(error: unknown): string | undefined {
+  const code = error instanceof HoldfastError ? undefined : systemErrorCode(error);
+  // Node names only the errors that libuv knows, which EDQUOT and ESTALE are not: "Unknown system error -122".
+  const unnamed = /^Unknown system error -(\d+)$/.exec(code ?? '')?.[1];
+  if (unnamed !== undefined) return namesByNumber.get(Number(unnamed)) ?? `E${unnamed}`;
+  return code !== undefined && /^E[A-Z0-9]+$/.test(code) ? code : undefined;
+}
+
 /** The error to throw for `error`: system errors get a code and a remedy, all others come back unchanged. */
 export function localError(error: unknown, doing: string, root: string): unknown {
-  const system = error instanceof HoldfastError ? undefined : systemErrorCode(error);
-  if (system === undefined || !/^E[A-Z0-9]+$/.test(system)) return error;
+  const system = systemName(error);
+  if (system === undefined) return error;
   const meaning = meanings[system] ?? { code: 'storage.failed' as const, why: 'the system refused' };
   return new HoldfastError(
     meaning.code,

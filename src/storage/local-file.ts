@@ -20,7 +20,7 @@ export async function fsyncDirectory(path: string): Promise<void> {
 
 /** Writes all of `content` in order at the file's start, in few calls however many buffers there are. */
 export async function writeAll(
-  handle: FileHandle,
+  handle: Pick<FileHandle, 'writev'>,
   content: readonly Uint8Array[],
   signal: AbortSignal | undefined,
 ): Promise<void> {

@@ -1,0 +1,41 @@
+import { expect, it } from 'vitest';
+import { HoldfastError } from '../core/errors.ts';
+import { localError } from './local-errors.ts';
+
+const system = (code: string) => Object.assign(new Error(code), { code });
+
+it.each([
+  ['ENOSPC', 'storage.full', 1],
+  ['EDQUOT', 'storage.full', 1],
+  ['EFBIG', 'storage.full', 1],
+  ['EACCES', 'storage.denied', 1],
+  ['EPERM', 'storage.denied', 1],
+  ['EROFS', 'storage.read-only', 1],
+  ['EIO', 'storage.failed', 1],
+  ['EINVAL', 'storage.failed', 1],
+  ['ENOENT', 'storage.unreachable', 7],
+  ['ESTALE', 'storage.unreachable', 7],
+  ['ENOTCONN', 'storage.unreachable', 7],
+])('%s is %s', (code, expected, exit) => {
+  const error = localError(system(code), 'write packs/x', '/backup');
+  expect(error).toMatchObject({ code: expected, exit, details: { root: '/backup', system: code } });
+  expect((error as HoldfastError).message).toContain('/backup');
+});
+
+it('names the errors that Node does not', () => {
+  for (const [number, code] of [
+    [122, 'storage.full'],
+    [116, 'storage.unreachable'],
+    [9999, 'storage.failed'],
+  ]) {
+    expect(localError(system(`Unknown system error -${number}`), 'x', '/')).toMatchObject({ code });
+  }
+});
+
+it('lets every other error through unchanged', () => {
+  const own = new HoldfastError('storage.conflict', 'x');
+  const aborted = new DOMException('stop', 'AbortError');
+  const node = Object.assign(new Error('stop'), { code: 'ABORT_ERR' });
+  for (const error of [own, aborted, node, 'text', undefined])
+    expect(localError(error, 'x', '/')).toBe(error);
+});
