@@ -64,7 +64,7 @@ function byState(state: string, said: string, fields: ReadonlyMap<string, string
     };
   }
   if (state === '53300') return tooMany(said, to);
-  const simple = simpleStates[state];
+  const simple = slotCode(state, said) ?? simpleStates[state];
   if (simple !== undefined) return { code: simple, message: sentence(to, said, fields) };
   return { code: 'postgres.statement-failed', message: sentence(to, said, fields) };
 }
@@ -72,14 +72,26 @@ function byState(state: string, said: string, fields: ReadonlyMap<string, string
 const simpleStates: Readonly<Record<string, ErrorCode>> = {
   '3D000': 'postgres.no-such-database',
   '42501': 'postgres.denied',
-  '55006': 'postgres.slot-in-use',
-  '42710': 'postgres.slot-exists',
   '57014': 'postgres.statement-cancelled',
   '55P03': 'postgres.statement-cancelled',
   '57P01': 'postgres.not-ready',
   '57P02': 'postgres.not-ready',
   '57P03': 'postgres.not-ready',
 };
+
+/** These states are used for other objects too. */
+function slotCode(state: string, said: string): ErrorCode | undefined {
+  if (state === '58P01' && /requested WAL segment .* has already been removed/.test(said))
+    return 'postgres.wal-removed';
+  if (!/replication slot/.test(said)) return undefined;
+  if (state === '55000' && /can no longer|cannot read from/.test(said)) return 'postgres.wal-removed';
+  const codes: Readonly<Record<string, ErrorCode>> = {
+    '42704': 'postgres.slot-missing',
+    '42710': 'postgres.slot-exists',
+    '55006': 'postgres.slot-in-use',
+  };
+  return codes[state];
+}
 
 function sentence(to: Counterpart, said: string, fields: ReadonlyMap<string, string>): string {
   const detail = fields.get('D');
