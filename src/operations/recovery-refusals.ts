@@ -1,11 +1,11 @@
 /** What planning refuses, in words: why, and the nearest moments that can be restored. Pure. */
 import { HoldfastError } from '../core/errors.ts';
+import { formatInstant } from '../core/time.ts';
 import type { Commit, SnapshotHeader } from '../repository/contract.ts';
 import { type CommitIndex, commitPosition, type Lookup } from './recovery-commits.ts';
 import { compare, type History, type Stretch } from './recovery-history.ts';
 import type { RecoveryRequest } from './recovery-request.ts';
 import { momentsOf } from './recovery-time.ts';
-import { formatMicros } from './utc.ts';
 
 export class RecoveryRefusals {
   readonly #request: RecoveryRequest;
@@ -73,10 +73,10 @@ export class RecoveryRefusals {
     const [one, two] = places;
     return new HoldfastError(
       'recovery.ambiguous-time',
-      `The clock of ${source} was set back over ${formatMicros(time)}: that moment was passed twice, before ${one ?? 'the end of the log'} and before ${two ?? 'the end of the log'}.`,
+      `The clock of ${source} was set back over ${formatInstant(time)}: that moment was passed twice, before ${one ?? 'the end of the log'} and before ${two ?? 'the end of the log'}.`,
       {
         next: `Say which one: --lsn ${one ?? two} for the first${two === null ? ', or no target at all for the newest moment' : `, --lsn ${two} for the second`}.`,
-        details: { source, time: formatMicros(time), first: one ?? null, second: two ?? null },
+        details: { source, time: formatInstant(time), first: one ?? null, second: two ?? null },
       },
     );
   }
@@ -110,12 +110,12 @@ export class RecoveryRefusals {
     }
     const { source, snapshots } = this.#request;
     const text = {
-      before: before === null ? null : formatMicros(before),
-      after: after === null ? null : formatMicros(after),
+      before: before === null ? null : formatInstant(before),
+      after: after === null ? null : formatInstant(after),
     };
-    const details = { source, time: formatMicros(time) };
+    const details = { source, time: formatInstant(time) };
     if (before === null && after === null) return this.#onlySnapshots(time, snapshots);
-    const error = this.#outside(formatMicros(time), '--at', text, details);
+    const error = this.#outside(formatInstant(time), '--at', text, details);
     if (!newest || before === null) return error;
     return new HoldfastError(error.code, `${error.message} It is later than the last commit in the log.`, {
       next: `Restore the newest moment with --at ${text.before} or without any target; or, while \`holdfast capture ${source}\` runs, wait some seconds and try again: its heartbeat moves the window's end.`,
@@ -128,10 +128,10 @@ export class RecoveryRefusals {
     const newest = [...snapshots].sort((a, b) => a.sourceFinished - b.sourceFinished).at(-1)!;
     return new HoldfastError(
       'recovery.outside-window',
-      `${formatMicros(time)} lies in no recovery window of ${source}: there is no log after its snapshots, so only the snapshots themselves can be restored.`,
+      `${formatInstant(time)} lies in no recovery window of ${source}: there is no log after its snapshots, so only the snapshots themselves can be restored.`,
       {
-        next: `Restore one with --snapshot ${newest.id} (${formatMicros(BigInt(newest.sourceFinished) * 1000n)}); for moments in between run: holdfast capture ${source}`,
-        details: { source, time: formatMicros(time), before: null, after: null },
+        next: `Restore one with --snapshot ${newest.id} (${formatInstant(BigInt(newest.sourceFinished) * 1000n)}); for moments in between run: holdfast capture ${source}`,
+        details: { source, time: formatInstant(time), before: null, after: null },
       },
     );
   }

@@ -1,0 +1,56 @@
+import type { Command } from 'commander';
+import type { PreparedRestore } from '../../operations/restore.ts';
+import { runCommand } from '../run.ts';
+import { examples } from '../text.ts';
+
+interface RestoreFlags {
+  readonly at?: string;
+  readonly lsn?: string;
+  readonly snapshot?: string;
+  readonly timeline?: string;
+  readonly to?: string;
+  readonly start?: boolean;
+  readonly dryRun?: boolean;
+}
+
+export function define(command: Command): void {
+  command
+    .argument('[source]', 'what to restore (default: the only one)')
+    .option('--at <time>', 'the state at this time, e.g. "2026-11-21 14:30 Europe/Berlin" or "10m ago"')
+    .option('--lsn <position>', 'the state just before this log position')
+    .option('--snapshot <id>', 'exactly this snapshot, without any log')
+    .option('--timeline <number>', 'the history that is meant, where several hold the moment')
+    .option('--to <folder>', 'a new folder (default: one named after source and moment)')
+    .option('--start', 'start the server there, replay, check the result, leave it running')
+    .option('--dry-run', 'print the plan and do nothing')
+    .addHelpText(
+      'after',
+      examples(
+        'holdfast restore --at "10m ago" --to ./rescued --start',
+        'holdfast restore ledger --at "2026-11-21T14:30:00Z" --dry-run',
+      ),
+    )
+    .action(async (source: string | undefined, flags: RestoreFlags, self: Command) => {
+      await runCommand(self, async (run) => {
+        const { targetOf } = await import('../restore-target.ts');
+        const workspace = await run.workspace();
+        const timezone = run.globals.timezone ?? workspace.configuration.timezone;
+        const target = targetOf(flags, timezone);
+        if (target.kind === 'time') run.say(`Target: ${target.utc} (UTC).`);
+        const { prepareRestore } = await import('../../operations/restore.ts');
+        const wanted = { source, target, timeline: flags.timeline, to: flags.to, cwd: run.cwd };
+        const context = run.context();
+        const prepared: PreparedRestore = await prepareRestore(
+          workspace,
+          { ...wanted, start: flags.start === true },
+          context,
+        );
+        const { planJson, planText, restoredText } = await import('../recovery.ts');
+        const plan = planJson(prepared);
+        if (flags.dryRun === true) return { result: { plan, dryRun: true }, text: planText(prepared) };
+        run.say(planText(prepared));
+        const restored = await prepared.execute(context);
+        return { result: { plan, restored }, text: restoredText(restored) };
+      });
+    });
+}

@@ -1,0 +1,96 @@
+/** What a command says: for people, or as one JSON document. Standard output is for results, standard error for the rest. */
+import type { CommanderError } from 'commander';
+import { type ExitStatus, HoldfastError } from '../core/errors.ts';
+
+/** How a command ended well (or with findings): what `--json` prints, and what people read. */
+export interface CommandOutcome {
+  /** camelCase; times ISO 8601 UTC, sizes in bytes, durations in ms, positions and big numbers as strings. */
+  readonly result: unknown;
+  readonly text: string;
+  /** Default 0. */
+  readonly exit?: ExitStatus;
+}
+
+/** A reader that closed its end (`holdfast list | head`) has seen enough: that is no failure. */
+export function whenPipeCloses(): void {
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EPIPE') throw error;
+    });
+  }
+}
+
+export function printOutcome(command: string, outcome: CommandOutcome, json: boolean): ExitStatus {
+  if (json) writeDocument({ schema: 1, command, result: outcome.result });
+  else if (outcome.text !== '') process.stdout.write(`${outcome.text.trimEnd()}\n`);
+  return outcome.exit ?? 0;
+}
+
+/** Prints an error and returns the exit status. `clean` takes secrets out of texts. */
+export function printError(
+  command: string,
+  error: unknown,
+  options: { readonly json: boolean; readonly clean?: (text: string) => string; readonly stack?: boolean },
+): ExitStatus {
+  const clean = options.clean ?? ((text: string) => text);
+  const known = asHoldfastError(error);
+  if (options.json) {
+    const { code, message, next, details } = known;
+    const document = { schema: 1, command, error: { code, message, next, details, exit: known.exit } };
+    writeDocument(JSON.parse(clean(JSON.stringify(document))));
+    return known.exit;
+  }
+  process.stderr.write(clean(errorText(known, options.stack === true ? error : undefined)));
+  return known.exit;
+}
+
+function asHoldfastError(error: unknown): HoldfastError {
+  if (error instanceof HoldfastError) return error;
+  const message = error instanceof Error ? error.message : String(error);
+  return new HoldfastError('system.internal', `Something unforeseen happened: ${message}`, { cause: error });
+}
+
+/** What happened and why, what to do next, and the code under which `docs/errors.md` explains it. */
+function errorText(error: HoldfastError, thrown: unknown): string {
+  const lines = [`holdfast: ${error.message}`, ...causes(error).map((text) => `  because: ${text}`)];
+  lines.push(indent('  next: ', error.next), `  code: ${error.code}`);
+  if (thrown instanceof Error && thrown.stack !== undefined) lines.push(thrown.stack);
+  return `${lines.join('\n')}\n`;
+}
+
+/** Causes that say more than what was said already. */
+function causes(error: HoldfastError): string[] {
+  const texts: string[] = [];
+  let cause: unknown = error.cause;
+  for (let depth = 0; cause instanceof Error && depth < 3; depth += 1) {
+    const { message } = cause;
+    if (message !== '' && !error.message.includes(message) && !texts.includes(message)) texts.push(message);
+    cause = cause.cause;
+  }
+  return texts;
+}
+
+function indent(label: string, text: string): string {
+  return label + text.split('\n').join(`\n${' '.repeat(label.length)}`);
+}
+
+function writeDocument(document: unknown): void {
+  process.stdout.write(`${JSON.stringify(document, jsonValue, 2)}\n`);
+}
+
+function jsonValue(_key: string, value: unknown): unknown {
+  return typeof value === 'bigint' ? String(value) : value;
+}
+
+/** What commander could not parse, in our words. Returns the exit status. */
+export function reportUsage(error: CommanderError, argv: readonly string[]): ExitStatus {
+  const text = error.message.replace(/^error: /, '').trim();
+  const [what = '', hint] = text.split('\n');
+  const verb = argv.find((argument) => !argument.startsWith('-')) ?? '';
+  const usage = new HoldfastError(
+    'command.usage',
+    `${what[0]?.toUpperCase() ?? ''}${what.slice(1)}.`.replace(/\.\.$/, '.'),
+    hint === undefined ? {} : { next: hint.replace(/^\(|\)$/g, '') },
+  );
+  return printError(verb, usage, { json: argv.includes('--json') });
+}

@@ -1,0 +1,128 @@
+/** The program: global options and the table of verbs. */
+import { type Command, Option, program as root } from 'commander';
+
+/** What a module in `commands/` exports. */
+export interface VerbModule {
+  /** Adds arguments, options, examples and the action to the verb's command. */
+  define(command: Command): void;
+}
+
+interface Verb {
+  readonly name: string;
+  readonly summary: string;
+  readonly group: string;
+  readonly load: () => Promise<VerbModule>;
+}
+
+export const verbs: readonly Verb[] = [
+  verb(
+    'quickstart',
+    'Try',
+    'the whole promise in a minute, in a scratch folder',
+    () => import('./commands/quickstart.ts'),
+  ),
+  verb('init', 'Set up', 'create a repository and its key kit', () => import('./commands/init.ts')),
+  verb(
+    'config',
+    'Set up',
+    'show the effective configuration, secrets masked',
+    () => import('./commands/config.ts'),
+  ),
+  verb(
+    'doctor',
+    'Set up',
+    'say what is missing or risky, and what mends it',
+    () => import('./commands/doctor.ts'),
+  ),
+  verb('key', 'Set up', 'list and add what opens the repository', () => import('./commands/key.ts')),
+  verb('backup', 'Protect', 'take a snapshot now', () => import('./commands/backup.ts')),
+  verb(
+    'capture',
+    'Protect',
+    'run the log: every change, continuously',
+    () => import('./commands/capture.ts'),
+  ),
+  verb('list', 'Look', 'snapshots, recovery windows and gaps', () => import('./commands/list.ts')),
+  verb('show', 'Look', 'one snapshot in full', () => import('./commands/show.ts')),
+  verb('verify', 'Look', 'check that what is stored is undamaged', () => import('./commands/verify.ts')),
+  verb(
+    'restore',
+    'Bring back',
+    'go back to any moment, in a new folder',
+    () => import('./commands/restore.ts'),
+  ),
+  verb(
+    'completion',
+    'Try',
+    'print a completion script for your shell',
+    () => import('./commands/completion.ts'),
+  ),
+];
+
+function verb(name: string, group: string, summary: string, load: Verb['load']): Verb {
+  return { name, group, summary, load };
+}
+
+/** The program with its verbs, none of them loaded yet. */
+export function buildProgram(): Command {
+  const program = root
+    .name('holdfast')
+    .description('Backs up the stores behind an application, and takes them back to any second.')
+    .usage('<verb> [source] [options]')
+    .version(version, '-V, --version', 'print the version')
+    .helpOption('-h, --help', 'show help')
+    .helpCommand(false)
+    .showSuggestionAfterError(true)
+    .exitOverride()
+    .configureOutput({ writeErr: () => undefined });
+  addGlobalOptions(program);
+  program.configureHelp({ sortSubcommands: false, subcommandTerm: (command) => command.name() });
+  for (const { name, summary, group } of verbs) {
+    program
+      .command(name)
+      .summary(summary)
+      .description(`${summary[0]!.toUpperCase()}${summary.slice(1)}.`)
+      .helpGroup(`${group}:`)
+      .helpOption('-h, --help', 'show help')
+      .exitOverride()
+      .configureOutput({ writeErr: () => undefined });
+  }
+  program.addHelpText(
+    'after',
+    '\nExamples:\n  holdfast backup\n  holdfast restore --at "10m ago" --to ./rescued --start',
+  );
+  return program;
+}
+
+const version = '0.1.0';
+
+/** Options that every verb takes, before or after it. The help of a verb names them in one line only. */
+export function addGlobalOptions(command: Command, hidden = false): Command {
+  const options = [
+    new Option('-c, --config <file>', 'configuration file (default: holdfast.yaml, or the environment)'),
+    new Option('--repository <address>', 'repository, instead of the configured one'),
+    new Option('--json', 'print one JSON document'),
+    new Option('--progress <how>', 'auto, tree, plain, json, none').choices([
+      'auto',
+      'tree',
+      'plain',
+      'json',
+      'none',
+    ]),
+    new Option('--log-level <level>', 'debug, info, warn, error').choices(['debug', 'info', 'warn', 'error']),
+    new Option('--timezone <zone>', 'zone of times that are given without one'),
+  ];
+  // The choices are in the descriptions already.
+  for (const option of options) command.addOption(hidden ? option.hideHelp() : option);
+  return command;
+}
+
+/** Loads the verbs that the arguments name; usually one. */
+export async function loadVerbs(program: Command, argv: readonly string[]): Promise<void> {
+  for (const { name, load } of verbs) {
+    if (!argv.includes(name)) continue;
+    const command = program.commands.find((candidate) => candidate.name() === name)!;
+    (await load()).define(command);
+    for (const one of [command, ...command.commands]) addGlobalOptions(one, true);
+  }
+}

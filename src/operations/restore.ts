@@ -1,0 +1,129 @@
+/** Brings a source back to a moment, into a new folder. */
+import { resolve } from 'node:path';
+import type { RunContext } from '../core/context.ts';
+import { HoldfastError } from '../core/errors.ts';
+import { inStep } from '../core/progress.ts';
+import type { RepositoryReader } from '../repository/contract.ts';
+import type { Repository } from '../repository/repository.ts';
+import type { Restored } from '../sources/source.ts';
+
+export type { Restored } from '../sources/source.ts';
+
+import { catalogueOf, type SourceCatalogue } from './catalogue.ts';
+import { planRecovery, type RecoveryPlan } from './recovery-plan.ts';
+import type { RecoveryTarget } from './recovery-request.ts';
+import type { Workspace } from './workspace.ts';
+
+export interface RestoreOptions {
+  readonly source?: string | undefined;
+  /** A position as people write it; turned into the repository's by the source's kind. */
+  readonly target: RecoveryTarget | { readonly kind: 'written-position'; readonly text: string };
+  readonly timeline?: string | undefined;
+  /** Folder to restore to, absent or empty. Default: `<source>-restored-<snapshot or time>` in `cwd`. */
+  readonly to?: string | undefined;
+  readonly cwd: string;
+  /** Start the server, replay, and leave it running. */
+  readonly start: boolean;
+}
+
+/** A plan with everything that executing it needs. */
+export interface PreparedRestore {
+  readonly plan: RecoveryPlan;
+  readonly kind: string;
+  /** Absolute. */
+  readonly to: string;
+  readonly start: boolean;
+  readonly formatPosition: (position: string) => string;
+  /** Writes into the new folder; nothing else is changed. */
+  execute(context: RunContext): Promise<Restored>;
+}
+
+/** Plans; reads only. Throws what `planRecovery` refuses, `repository.wrong-key`, … */
+export async function prepareRestore(
+  workspace: Workspace,
+  options: RestoreOptions,
+  context: RunContext,
+): Promise<PreparedRestore> {
+  const repository = await workspace.repository(context);
+  const catalogue = await catalogueOf(workspace, repository, options.source, context);
+  const kind = workspace.kind(catalogue.kind);
+  const target: RecoveryTarget =
+    options.target.kind === 'written-position'
+      ? { kind: 'position', position: kind.positions.parse(options.target.text) }
+      : options.target;
+  const reader = await openReader(workspace, repository, context);
+  const plan = await inStep(context.progress, 'Plan the recovery', {}, () =>
+    plannedWith(reader, { catalogue, target, options, formatPosition: kind.positions.format }, context),
+  );
+  const to = resolve(options.cwd, options.to ?? defaultFolder(plan));
+  return {
+    plan,
+    kind: catalogue.kind,
+    to,
+    start: options.start,
+    formatPosition: kind.positions.format,
+    execute: async (running) => {
+      const snapshot = await reader.openSnapshot(plan.snapshot, running.signal);
+      return await kind.restore({
+        ...running,
+        reader,
+        snapshot,
+        parts: plan.parts,
+        stop: plan.stop,
+        to,
+        start: options.start,
+      });
+    },
+  };
+}
+
+async function openReader(
+  workspace: Workspace,
+  repository: Repository,
+  context: RunContext,
+): Promise<RepositoryReader> {
+  const unlock = await workspace.requireUnlock(context);
+  return await inStep(context.progress, 'Unlock the repository', {}, () =>
+    repository.reader(unlock, context),
+  );
+}
+
+interface Planning {
+  readonly catalogue: SourceCatalogue;
+  readonly target: RecoveryTarget;
+  readonly options: RestoreOptions;
+  readonly formatPosition: (position: string) => string;
+}
+
+async function plannedWith(
+  reader: RepositoryReader,
+  { catalogue, target, options, formatPosition }: Planning,
+  context: RunContext,
+): Promise<RecoveryPlan> {
+  const planning = planRecovery({
+    source: catalogue.source,
+    snapshots: catalogue.snapshots,
+    parts: catalogue.parts,
+    target,
+    lineage: options.timeline ?? null,
+    formatPosition,
+  });
+  let step = planning.next();
+  while (!step.done) {
+    context.signal.throwIfAborted();
+    const part = await reader.openPart(step.value, context.signal);
+    step = planning.next(part.commits);
+  }
+  if (step.value instanceof HoldfastError) throw step.value;
+  return step.value;
+}
+
+function defaultFolder(plan: RecoveryPlan): string {
+  const { source, target } = plan;
+  if (target.kind === 'time') {
+    const moment = new Date(Number(target.time / 1000n)).toISOString().replaceAll(/[-:]|\.\d+/g, '');
+    return `${source}-restored-${moment}`;
+  }
+  if (target.kind === 'position') return `${source}-restored-${target.position}`;
+  return `${source}-restored-${target.kind === 'latest' ? 'latest' : plan.snapshot.id}`;
+}
