@@ -60,6 +60,8 @@ const secretWord = /(password|passwd|pwd|passphrase|secret|token|credential|auth
 
 /** True for field names whose value must not be shown: password, passphrase, secret, token, key and compounds. */
 export function isSecretName(name: string): boolean {
+  // The shell's working folder, not a password.
+  if (name === 'PWD' || name === 'OLDPWD') return false;
   const words = name
     .replace(/([a-z0-9])([A-Z])/g, '$1 $2')
     .toLowerCase()
