@@ -1,5 +1,6 @@
 /** The program: global options and the table of verbs. */
 import { type Command, Option, program as root } from 'commander';
+import { programHelp, verbHelp } from './help.ts';
 
 /** What a module in `commands/` exports. */
 export interface VerbModule {
@@ -10,57 +11,30 @@ export interface VerbModule {
 interface Verb {
   readonly name: string;
   readonly summary: string;
-  readonly group: string;
   readonly load: () => Promise<VerbModule>;
 }
 
 export const verbs: readonly Verb[] = [
   verb(
     'quickstart',
-    'Try',
     'the whole promise in a minute, in a scratch folder',
     () => import('./commands/quickstart.ts'),
   ),
-  verb('init', 'Set up', 'create a repository and its key kit', () => import('./commands/init.ts')),
-  verb(
-    'config',
-    'Set up',
-    'show the effective configuration, secrets masked',
-    () => import('./commands/config.ts'),
-  ),
-  verb(
-    'doctor',
-    'Set up',
-    'say what is missing or risky, and what mends it',
-    () => import('./commands/doctor.ts'),
-  ),
-  verb('key', 'Set up', 'list and add what opens the repository', () => import('./commands/key.ts')),
-  verb('backup', 'Protect', 'take a snapshot now', () => import('./commands/backup.ts')),
-  verb(
-    'capture',
-    'Protect',
-    'run the log: every change, continuously',
-    () => import('./commands/capture.ts'),
-  ),
-  verb('list', 'Look', 'snapshots, recovery windows and gaps', () => import('./commands/list.ts')),
-  verb('show', 'Look', 'one snapshot in full', () => import('./commands/show.ts')),
-  verb('verify', 'Look', 'check that what is stored is undamaged', () => import('./commands/verify.ts')),
-  verb(
-    'restore',
-    'Bring back',
-    'go back to any moment, in a new folder',
-    () => import('./commands/restore.ts'),
-  ),
-  verb(
-    'completion',
-    'Try',
-    'print a completion script for your shell',
-    () => import('./commands/completion.ts'),
-  ),
+  verb('init', 'create a repository and its key kit', () => import('./commands/init.ts')),
+  verb('config', 'show the effective configuration, secrets masked', () => import('./commands/config.ts')),
+  verb('doctor', 'say what is missing or risky, and what mends it', () => import('./commands/doctor.ts')),
+  verb('key', 'list and add what opens the repository', () => import('./commands/key.ts')),
+  verb('backup', 'take a snapshot now', () => import('./commands/backup.ts')),
+  verb('capture', 'run the log: every change, continuously', () => import('./commands/capture.ts')),
+  verb('list', 'snapshots, recovery windows and gaps', () => import('./commands/list.ts')),
+  verb('show', 'one snapshot in full', () => import('./commands/show.ts')),
+  verb('verify', 'check that what is stored is undamaged', () => import('./commands/verify.ts')),
+  verb('restore', 'go back to any moment, in a new folder', () => import('./commands/restore.ts')),
+  verb('completion', 'print a completion script for your shell', () => import('./commands/completion.ts')),
 ];
 
-function verb(name: string, group: string, summary: string, load: Verb['load']): Verb {
-  return { name, group, summary, load };
+function verb(name: string, summary: string, load: Verb['load']): Verb {
+  return { name, summary, load };
 }
 
 /** The program with its verbs, none of them loaded yet. */
@@ -76,21 +50,17 @@ export function buildProgram(): Command {
     .exitOverride()
     .configureOutput({ writeErr: () => undefined });
   addGlobalOptions(program);
-  program.configureHelp({ sortSubcommands: false, subcommandTerm: (command) => command.name() });
-  for (const { name, summary, group } of verbs) {
+  program.configureHelp({ formatHelp: programHelp });
+  for (const { name, summary } of verbs) {
     program
       .command(name)
       .summary(summary)
       .description(`${summary[0]!.toUpperCase()}${summary.slice(1)}.`)
-      .helpGroup(`${group}:`)
       .helpOption('-h, --help', 'show help')
       .exitOverride()
+      .configureHelp({ formatHelp: verbHelp })
       .configureOutput({ writeErr: () => undefined });
   }
-  program.addHelpText(
-    'after',
-    '\nExamples:\n  holdfast backup\n  holdfast restore --at "10m ago" --to ./rescued --start',
-  );
   return program;
 }
 
@@ -123,6 +93,8 @@ export async function loadVerbs(program: Command, argv: readonly string[]): Prom
     if (!argv.includes(name)) continue;
     const command = program.commands.find((candidate) => candidate.name() === name)!;
     (await load()).define(command);
-    for (const one of [command, ...command.commands]) addGlobalOptions(one, true);
+    for (const one of [command, ...command.commands]) {
+      addGlobalOptions(one, true).configureHelp({ formatHelp: verbHelp });
+    }
   }
 }

@@ -16,12 +16,12 @@ interface RestoreFlags {
 export function define(command: Command): void {
   command
     .argument('[source]', 'what to restore (default: the only one)')
-    .option('--at <time>', 'the state at this time, e.g. "2026-11-21 14:30 Europe/Berlin" or "10m ago"')
+    .option('--at <time>', 'the state at this time: "2026-11-21 14:30 UTC", "10m ago"')
     .option('--lsn <position>', 'the state just before this log position')
     .option('--snapshot <id>', 'exactly this snapshot, without any log')
-    .option('--timeline <number>', 'the history that is meant, where several hold the moment')
-    .option('--to <folder>', 'a new folder (default: one named after source and moment)')
-    .option('--start', 'start the server there, replay, check the result, leave it running')
+    .option('--timeline <number>', 'the history meant, where several hold the moment')
+    .option('--to <folder>', 'a new folder (default: named after source and moment)')
+    .option('--start', 'start the server there, replay, leave it running')
     .option('--dry-run', 'print the plan and do nothing')
     .addHelpText(
       'after',
