@@ -1,6 +1,13 @@
 /** The contract of every kind of source. `open.ts` is the only importer of the kinds. */
 import type { RunContext } from '../core/context.ts';
-import type { SnapshotFacts, SnapshotSink, LogWriter, RepositoryReader, OpenedSnapshot, LogPartHeader } from '../repository/contract.ts';
+import type {
+  LogPartHeader,
+  LogWriter,
+  OpenedSnapshot,
+  RepositoryReader,
+  SnapshotFacts,
+  SnapshotSink,
+} from '../repository/contract.ts';
 
 /** One line of `doctor`: a fact about the source, and what a person must change when it is not `ok`. */
 export interface Finding {
@@ -69,6 +76,8 @@ export interface RestoreRequest extends RunContext {
   readonly to: string;
   /** Start the server, replay, promote, compare the reached position with the plan, leave it running. */
   readonly start: boolean;
+  /** Folders to look in first for the server's programs, besides the usual places. */
+  readonly programs?: readonly string[];
 }
 
 export interface Restored {
