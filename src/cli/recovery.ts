@@ -85,13 +85,13 @@ function commitText(commit: Commit, format: (position: string) => string): strin
   return `${formatInstant(commit.time)} at ${format(asPosition(commit))}, transaction ${commit.id}`;
 }
 
-export function restoredText(restored: Restored): string {
+export function restoredText(restored: Restored, format: (position: string) => string): string {
   const { to, files, bytes, logBytes, server, warnings, next } = restored;
   const log = logBytes === 0 ? '' : ` and ${formatBytes(logBytes)} of log`;
   const lines = [`Restored ${count(files, 'file')}, ${formatBytes(bytes)}${log}, to ${to}.`];
   if (server !== null) {
     lines.push(
-      `The server runs: it replayed to ${server.reached} as planned.`,
+      `The server runs: it replayed to ${format(server.reached)} as planned.`,
       `  connect  ${server.connection}`,
       `  stop     ${server.stop}`,
     );

@@ -24,6 +24,8 @@ export interface RestoreOptions {
   readonly cwd: string;
   /** Start the server, replay, and leave it running. */
   readonly start: boolean;
+  /** Folders with the server's programs, looked at first. */
+  readonly programs?: readonly string[];
 }
 
 /** A plan with everything that executing it needs. */
@@ -72,6 +74,7 @@ export async function prepareRestore(
         stop: plan.stop,
         to,
         start: options.start,
+        ...(options.programs === undefined ? {} : { programs: options.programs }),
       });
     },
   };

@@ -25,3 +25,15 @@ export function kindOf(kind: string): (typeof sourceKinds)[SourceKindName] {
     `"${kind}" is not a kind of source; this version knows ${Object.keys(sourceKinds).join(', ')}.`,
   );
 }
+
+/** Programs and scratch servers of PostgreSQL, for the quickstart: a server that is ours from its first byte. */
+export async function scratchPostgres() {
+  const [binaries, server, user] = await Promise.all([
+    import('./postgres/binaries.ts'),
+    import('./postgres/server.ts'),
+    import('./postgres/server-user.ts'),
+  ]);
+  const { findAllBinaries } = binaries;
+  const { initScratchCluster, startServer } = server;
+  return { findAllBinaries, initScratchCluster, startServer, serverUser: user.serverUser };
+}

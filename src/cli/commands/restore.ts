@@ -50,7 +50,7 @@ export function define(command: Command): void {
         if (flags.dryRun === true) return { result: { plan, dryRun: true }, text: planText(prepared) };
         run.say(planText(prepared));
         const restored = await prepared.execute(context);
-        return { result: { plan, restored }, text: restoredText(restored) };
+        return { result: { plan, restored }, text: restoredText(restored, prepared.formatPosition) };
       });
     });
 }
