@@ -6,5 +6,7 @@ const port = parentPort;
 if (port === null) throw new Error('this module runs as a worker only');
 port.on('message', (input: SectionInput) => {
   const section = Buffer.concat(encodeSection(input));
-  port.postMessage(section, section.byteOffset === 0 ? [section.buffer as ArrayBuffer] : []);
+  // A small one lies in Node's own pool, which cannot be given away.
+  const own = section.buffer.byteLength === section.byteLength;
+  port.postMessage(section, own ? [section.buffer as ArrayBuffer] : []);
 });
