@@ -44,7 +44,7 @@ export function checkConfiguration(source: ConfigSource, options: CheckOptions):
   const fail = () => refuse(mistakes, source, options.secrets);
   if (mistakes.length > 0) fail();
 
-  const input = withOverrides(source.document.value, options);
+  const input = withOverrides(withoutEmpty(source.document.value), options);
   registerSecrets(input, options.secrets);
   const missingVariables = noteMissing(document, mistakes);
   const parsed = parse(configurationSchema, input, [], document, mistakes);
@@ -75,6 +75,16 @@ function withOverrides(value: unknown, options: LoadOptions): unknown {
   return options.repository === undefined || !isSettings
     ? value
     : { ...value, repository: options.repository };
+}
+
+/** `sources:` with nothing after it means what leaving it out means. */
+function withoutEmpty(value: unknown): unknown {
+  if (Array.isArray(value) || typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(
+    Object.entries(value)
+      .filter(([, item]) => item !== null)
+      .map(([name, item]) => [name, withoutEmpty(item)]),
+  );
 }
 
 function noteMissing(document: ConfigDocument | null, mistakes: Mistake[]): string[] {
@@ -189,6 +199,13 @@ function describe(
   if (issue.path.length > 0 && valueAt(input, issue.path) === undefined) {
     return [{ message: `${label} is missing`, position }];
   }
+  if (issue.code === 'invalid_union') {
+    const expected = issue.errors
+      .flat()
+      .flatMap((inner) => (inner.code === 'invalid_type' ? [inner.expected] : []));
+    if (expected.length > 0)
+      return [{ message: `${label}: expected ${[...new Set(expected)].join(' or ')}`, position }];
+  }
   const message = issue.message.replace(/^Invalid (input|option): /, '').replace(/, received .*$/, '');
   return [{ message: `${label}: ${message}`, position }];
 }
@@ -265,8 +282,14 @@ function byPosition(a: Mistake, b: Mistake): number {
 function registerSecrets(value: unknown, secrets: Secrets, name = ''): void {
   if (typeof value === 'string') {
     if (isSecretName(name)) secrets.add(value);
-    const password = /^[a-z][a-z0-9+.-]*:\/\/[^\s:/?#@]*:([^/?#]+)@/i.exec(value)?.[1];
-    if (password !== undefined) registerPassword(password, secrets);
+    // Twice: up to the @ that ends the userinfo by the rules, and up to the last one, for who forgot to encode.
+    for (const pattern of [
+      /^[a-z][a-z0-9+.-]*:\/\/[^\s:/?#@]*:([^/?#]+)@/i,
+      /^[a-z][a-z0-9+.-]*:\/\/[^\s:/?#@]*:(.+)@/i,
+    ]) {
+      const password = pattern.exec(value)?.[1];
+      if (password !== undefined) registerPassword(password, secrets);
+    }
     const parameter = /[?&](?:ssl)?password=([^&]+)/i.exec(value)?.[1];
     if (parameter !== undefined) registerPassword(parameter, secrets);
   } else if (typeof value === 'object' && value !== null) {

@@ -104,6 +104,9 @@ describe('a configuration file', () => {
       '5:10: sources.a.url needs the environment variable NOPE',
     ],
     ['repository: /b\nkey: {passphrase: a, passphraseFile: b}', '2:6: key: only one of'],
+    ['repository: 5', 'holdfast.yaml:1:13: repository: expected string or object'],
+    ['repository:\nsources:', 'holdfast.yaml:1:12: repository is missing'],
+    ['repository: /b\nsources:\n  - kind: postgres', 'holdfast.yaml:3:3: sources: expected record'],
     ['just text', 'holdfast.yaml:1:1: the configuration: expected object'],
   ])('%j is refused with its place', async (text, expected) => {
     await write(text);

@@ -34,7 +34,8 @@ export async function loadConfiguration(options: LoadOptions): Promise<Configura
   const base = file === null ? cwd : dirname(file);
   const variables = await readVariables(base, env);
   for (const [name, { value }] of Object.entries(variables)) {
-    if (isSecretName(name) && value !== '') secrets.add(value);
+    // Shorter ones are too often switches (SOME_KEY=1); what the configuration uses is added by its setting.
+    if (isSecretName(name) && value.length >= 6) secrets.add(value);
   }
   const source =
     file === null ? fromVariables(variables, options, base) : await fromFile(file, variables, cwd);

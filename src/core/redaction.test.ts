@@ -45,6 +45,7 @@ describe('maskCredentials', () => {
   it.each([
     ['postgres://app:pw@db:5432/app', 'postgres://app:***@db:5432/app'],
     ['postgres://app:p@ss@db/app', 'postgres://app:***@db/app'],
+    ['postgres://app:p/s?#s@db/app', 'postgres://app:***@db/app'],
     ['redis://:only@host', 'redis://:***@host'],
     ['host=db password=pw user=x', 'host=db password=*** user=x'],
     ["host=db password='p w' user=x", 'host=db password=*** user=x'],

@@ -47,8 +47,8 @@ function formPattern(form: string): string {
 export function maskCredentials(text: string): string {
   return (
     text
-      // The last @ before the path ends the userinfo: people forget to encode an @ in a password.
-      .replace(/\b([a-z][a-z0-9+.-]*:\/\/[^\s:/?#@'"]*):[^\s/?#'"]+@/gi, `$1:${mask}@`)
+      // Up to the last @: people forget to encode an @ or a / in a password, and hiding too much does no harm.
+      .replace(/\b([a-z][a-z0-9+.-]*:\/\/[^\s:/?#@'"]*):[^\s'"]+@/gi, `$1:${mask}@`)
       .replace(
         /\b(password|passwd|passphrase|sslpassword)(\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&'"]+)/gi,
         `$1$2${mask}`,
