@@ -9,6 +9,7 @@ import type { ObjectStore } from '../storage/store.ts';
 import { damaged, decodeCanonical, encodeCanonical, Fields, hex, sha256 } from './codec.ts';
 import type { JsonObject } from './contract.ts';
 import type { Identity } from './recipient.ts';
+import { release } from './release.ts';
 import { openHeader, sealHeader } from './sealed-header.ts';
 import {
   type Footer,
@@ -19,6 +20,7 @@ import {
   type SectionKey,
   SectionWriter,
   sectionKey,
+  TAG_BYTES,
   TRAILER_BYTES,
 } from './section.ts';
 
@@ -28,8 +30,10 @@ export const PACK_MAGIC = Buffer.from('HFPACK1\n', 'latin1');
  * more memory: a pack is held whole so that its name is known and one put suffices.
  */
 export const PACK_BYTES = 16 << 20;
-/** Room that is kept for footer and trailer. */
+/** Room that is kept for footer and trailer; also how much of a pack's end is read at once to find them. */
 const FOOTER_RESERVE = 64 << 10;
+/** Frames a pack: bounds the footer, and how much one worker has to restore alone (1 GiB of zeros, say). */
+const FRAMES_MOST = 1024;
 const HEADER_LIMIT = 64 << 10;
 
 export const packName = (digest: string): string => `packs/${digest.slice(0, 2)}/${digest}`;
@@ -71,7 +75,10 @@ export class PackWriter {
     const { header, digest, secret } = sealHeader(claims, context.recipients);
     this.#headerDigest = digest;
     this.#append(frameHeader(PACK_MAGIC, encodeCanonical(header)));
-    this.#section = new SectionWriter(sectionKey(secret, digest), level, (bytes) => this.#append(bytes));
+    this.#section = new SectionWriter(sectionKey(secret, digest), level, (bytes) => {
+      this.#append(bytes);
+      release(bytes);
+    });
   }
 
   #append(bytes: Uint8Array): void {
@@ -83,9 +90,11 @@ export class PackWriter {
     return this.#section.frames;
   }
 
-  /** True while any frame fits. */
-  get hasRoom(): boolean {
-    return this.#bytes + FRAME_BYTES + FOOTER_RESERVE <= PACK_BYTES;
+  /** True while `plain` bytes more fit for sure, in frames of any fill, whatever they compress to. */
+  hasRoomFor(plain: number): boolean {
+    const frames = Math.ceil(plain / FRAME_BYTES) + 1;
+    const bytes = this.#bytes + plain + frames * TAG_BYTES + FOOTER_RESERVE;
+    return bytes <= PACK_BYTES && this.frames + frames <= FRAMES_MOST;
   }
 
   frame(plain: Uint8Array): number {

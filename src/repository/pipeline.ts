@@ -5,8 +5,16 @@
  */
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
+import { HoldfastError } from '../core/errors.ts';
 import type { ObjectStore } from '../storage/store.ts';
-import type { FrameWorkerData, FromFrameWorker, ToFrameWorker } from './frame-worker.ts';
+import type {
+  FrameWorkerData,
+  FromFrameWorker,
+  ReaderAnswer,
+  ReaderJob,
+  ToFrameWorker,
+  WorkerFailure,
+} from './frame-worker.ts';
 import { type PackBinding, packName, type SealContext } from './pack.ts';
 import { FRAME_BYTES } from './section.ts';
 import { workerUrl } from './worker-url.ts';
@@ -25,9 +33,11 @@ export interface PipelineOptions {
   readonly signal: AbortSignal;
   /** Called for each pack when it is durable in the store. */
   readonly onStored?: (pack: PackBinding, storedAt: number) => void;
+  /** A module with a reader (`ReaderModule`), and what it is made from: for `read`. */
+  readonly reader?: { readonly module: URL; readonly data: unknown };
 }
 
-/** Where a frame went: `pack` counts this run's packs and is looked up in `packs()` after `flush`. */
+/** Where a frame went: `pack` is the token by which `pack()` knows it after `flush`. */
 export interface FramePlace {
   readonly pack: number;
   readonly frame: number;
@@ -35,16 +45,22 @@ export interface FramePlace {
 
 interface Lane {
   readonly worker: Worker;
-  /** This worker's own pack numbers to the pipeline's. */
-  readonly packs: Map<number, number>;
   queued: number;
+}
+
+interface OpenJob {
+  readonly resolve: (answer: ReaderAnswer) => void;
+  readonly reject: (error: unknown) => void;
 }
 
 export class Pipeline {
   readonly #options: PipelineOptions;
   readonly #lanes: Lane[];
-  readonly #packs: (PackBinding | undefined)[] = [];
-  readonly #places: (FramePlace | undefined)[] = [];
+  readonly #packs = new Map<number, PackBinding>();
+  /** By ticket, [pack token, frame]: flat, since a terabyte has a million of them. */
+  readonly #places: number[] = [];
+  readonly #jobs = new Map<number, OpenJob>();
+  #tickets = 0;
   readonly #free: Uint8Array[] = [];
   readonly #abort: () => void;
   #outstanding = 0;
@@ -57,19 +73,27 @@ export class Pipeline {
   constructor(options: PipelineOptions) {
     this.#options = options;
     const count = options.workers ?? Math.min(WORKERS_MOST, Math.max(2, availableParallelism()));
-    this.#lanes = Array.from({ length: count }, () => this.#startWorker());
+    this.#lanes = Array.from({ length: count }, (_, index) => this.#startWorker(index, count));
     this.#abort = () => this.#fail(options.signal.reason);
     if (options.signal.aborted) this.#abort();
     options.signal.addEventListener('abort', this.#abort, { once: true });
   }
 
-  #startWorker(): Lane {
-    const { context, level } = this.#options;
-    const workerData: FrameWorkerData = { context, level, packBuffers: PACK_BUFFERS_PER_WORKER };
+  #startWorker(index: number, count: number): Lane {
+    const { context, level, reader } = this.#options;
+    const workerData: FrameWorkerData = {
+      context,
+      level,
+      packBuffers: PACK_BUFFERS_PER_WORKER,
+      index,
+      count,
+      reader: reader === undefined ? null : { module: reader.module.href, data: reader.data },
+    };
     const worker = new Worker(workerUrl('frame-worker'), { workerData });
-    const lane: Lane = { worker, packs: new Map(), queued: 0 };
+    const lane: Lane = { worker, queued: 0 };
     worker.on('message', (message: FromFrameWorker) => this.#receive(lane, message));
     worker.on('error', (error) => this.#fail(error));
+    worker.on('exit', () => this.#fail(new Error('a worker of the pipeline ended')));
     return lane;
   }
 
@@ -78,6 +102,8 @@ export class Pipeline {
     const waiters = this.#waiters;
     this.#waiters = [];
     for (const waiter of waiters) waiter.reject(this.#failure);
+    for (const job of this.#jobs.values()) job.reject(this.#failure);
+    this.#jobs.clear();
   }
 
   #wake(): void {
@@ -94,32 +120,37 @@ export class Pipeline {
 
   #receive(lane: Lane, message: FromFrameWorker): void {
     if (message.type === 'framed') {
-      let pack = lane.packs.get(message.pack);
-      if (pack === undefined) {
-        pack = this.#packs.push(undefined) - 1;
-        lane.packs.set(message.pack, pack);
-      }
-      this.#places[message.ticket] = { pack, frame: message.frame };
+      this.#places[2 * message.ticket] = message.pack;
+      this.#places[2 * message.ticket + 1] = message.frame;
       this.#free.push(message.buffer);
-      lane.queued--;
-      this.#outstanding--;
+      this.#settled(lane);
+    } else if (message.type === 'read' || message.type === 'unread') {
+      const job = this.#jobs.get(message.ticket);
+      this.#jobs.delete(message.ticket);
+      this.#settled(lane);
+      if (message.type === 'read') job?.resolve(message.answer);
+      else job?.reject(toError(message.failure));
     } else if (message.type === 'packed') {
-      void this.#storePack(lane, message.pack, message.binding, message.buffer);
+      void this.#storePack(lane, message.token, message.binding, message.buffer);
     } else {
       this.#finishing--;
     }
     this.#wake();
   }
 
-  async #storePack(lane: Lane, number: number, binding: PackBinding, buffer: Uint8Array): Promise<void> {
+  #settled(lane: Lane): void {
+    lane.queued--;
+    this.#outstanding--;
+  }
+
+  async #storePack(lane: Lane, token: number, binding: PackBinding, buffer: Uint8Array): Promise<void> {
     this.#storing++;
     try {
       const { store, signal, onStored } = this.#options;
       const content = buffer.subarray(0, binding.bytes);
       const sha256 = Buffer.from(binding.digest, 'hex');
       const { storedAt } = await store.put(packName(binding.digest), [content], { sha256, signal });
-      this.#packs[lane.packs.get(number) as number] = binding;
-      lane.packs.delete(number);
+      this.#packs.set(token, binding);
       onStored?.(binding, storedAt);
       const message: ToFrameWorker = { type: 'stored', buffer };
       lane.worker.postMessage(message, [buffer.buffer as ArrayBuffer]);
@@ -150,14 +181,34 @@ export class Pipeline {
 
   /** Hands over a buffer from `take`; returns the ticket by which `place` knows the frame after `flush`. */
   submit(buffer: Uint8Array, length: number): number {
+    const ticket = this.#tickets++;
+    this.#post({ type: 'frame', ticket, buffer, length }, [buffer.buffer as ArrayBuffer]);
+    return ticket;
+  }
+
+  /** How many reader jobs keep every worker busy. */
+  get width(): number {
+    return this.#lanes.length * 2;
+  }
+
+  /** Runs one job of the reader module in the least busy worker. The caller bounds how many are under way. */
+  async read<Answer extends ReaderAnswer>(
+    job: ReaderJob,
+    transfer: readonly ArrayBuffer[] = [],
+  ): Promise<Answer> {
+    const ticket = this.#tickets++;
+    return await new Promise<Answer>((resolve, reject) => {
+      this.#post({ type: 'job', ticket, job }, transfer);
+      this.#jobs.set(ticket, { resolve: resolve as (answer: ReaderAnswer) => void, reject });
+    });
+  }
+
+  #post(message: ToFrameWorker, transfer: readonly ArrayBuffer[]): void {
     if (this.#failure !== undefined) throw this.#failure;
     const lane = this.#lanes.reduce((least, other) => (other.queued < least.queued ? other : least));
-    const ticket = this.#places.push(undefined) - 1;
     lane.queued++;
     this.#outstanding++;
-    const message: ToFrameWorker = { type: 'frame', ticket, buffer, length };
-    lane.worker.postMessage(message, [buffer.buffer as ArrayBuffer]);
-    return ticket;
+    lane.worker.postMessage(message, [...transfer]);
   }
 
   /** Closes the open packs; resolves when everything submitted is durable in the store. More may follow. */
@@ -170,17 +221,22 @@ export class Pipeline {
 
   /** Where the frame of `ticket` is. Only after `flush`. */
   place(ticket: number): FramePlace {
-    const place = this.#places[ticket];
-    if (place === undefined) throw new Error(`frame ${ticket} has no place yet`);
-    return place;
+    const pack = this.#places[2 * ticket];
+    const frame = this.#places[2 * ticket + 1];
+    if (pack === undefined || frame === undefined) throw new Error(`frame ${ticket} has no place yet`);
+    return { pack, frame };
+  }
+
+  /** A pack of this run by its token. Only after `flush`. */
+  pack(token: number): PackBinding {
+    const pack = this.#packs.get(token);
+    if (pack === undefined) throw new Error(`pack ${token} is not stored yet`);
+    return pack;
   }
 
   /** All packs of this run. Only after `flush`. */
   packs(): PackBinding[] {
-    return this.#packs.map((pack, i) => {
-      if (pack === undefined) throw new Error(`pack ${i} is not stored yet`);
-      return pack;
-    });
+    return [...this.#packs.values()];
   }
 
   /** Ends the workers. Idempotent. */
@@ -190,4 +246,9 @@ export class Pipeline {
     this.#options.signal.removeEventListener('abort', this.#abort);
     await Promise.all(this.#lanes.map(({ worker }) => worker.terminate()));
   }
+}
+
+function toError(failure: WorkerFailure): Error {
+  if (failure.code !== undefined) return new HoldfastError(failure.code, failure.message);
+  return new HoldfastError('system.file-failed', `A file could not be read: ${failure.message}.`);
 }

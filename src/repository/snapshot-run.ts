@@ -15,7 +15,6 @@ import type {
 } from './contract.ts';
 import { type ListedEntry, ListingWriter } from './listing.ts';
 import type { LocalLock, SourceState } from './local-state.ts';
-import type { PackBinding } from './pack.ts';
 import { encodePackList, packListName } from './pack-list.ts';
 import { Pipeline } from './pipeline.ts';
 import type { LoadedRoster } from './roster.ts';
@@ -204,21 +203,19 @@ export class StoredSnapshotRun implements SnapshotRun {
       buffer.set(chunk);
       tickets.push(this.#pipeline.submit(buffer, chunk.length));
     });
-    const packs = this.#pipeline.packs();
     for (const entry of this.#entries) {
       await this.#pipeline.ready();
-      writer.add(this.#listed(entry, packs));
+      writer.add(this.#listed(entry));
     }
     writer.flush();
     await this.#pipeline.flush();
-    const all = this.#pipeline.packs();
     return tickets.map((ticket) => {
       const { pack, frame } = this.#pipeline.place(ticket);
-      return { pack: (all[pack] as PackBinding).digest, frame };
+      return { pack: this.#pipeline.pack(pack).digest, frame };
     });
   }
 
-  #listed(entry: PendingEntry, packs: readonly PackBinding[]): ListedEntry {
+  #listed(entry: PendingEntry): ListedEntry {
     const pipeline = this.#pipeline;
     function* extents(): Iterable<Extent> {
       for (let i = 0; i < entry.stretches.length; i += 3) {
@@ -226,7 +223,7 @@ export class StoredSnapshotRun implements SnapshotRun {
         if (ticket === HOLE) yield { length, pack: null, frame: 0, offset: 0 };
         else {
           const { pack, frame } = pipeline.place(ticket);
-          yield { length, pack: (packs[pack] as PackBinding).digest, frame, offset };
+          yield { length, pack: pipeline.pack(pack).digest, frame, offset };
         }
       }
     }
