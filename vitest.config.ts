@@ -1,6 +1,6 @@
 import { defineConfig } from 'vitest/config';
 
-const folders = '{src,test,scripts,bench}';
+const folders = '{src,scripts,bench}';
 
 export default defineConfig({
   test: {
@@ -14,14 +14,14 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: [`${folders}/**/*.test.ts`],
-          exclude: ['**/*.it.test.ts', 'test/e2e/**'],
+          exclude: ['**/*.it.test.ts'],
         },
       },
       {
         extends: true,
-        test: { name: 'real', include: [`${folders}/**/*.it.test.ts`], exclude: ['test/e2e/**'] },
+        test: { name: 'real', include: [`${folders}/**/*.it.test.ts`] },
       },
-      { extends: true, test: { name: 'e2e', include: ['test/e2e/**/*.test.ts'] } },
+      { extends: true, test: { name: 'e2e', include: ['test/**/*.test.ts'] } },
     ],
   },
 });

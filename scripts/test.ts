@@ -1,6 +1,8 @@
 /**
  * `npm test`: the checks, then unit tests, tests on real servers, and end to end. Stops for nothing, so that one
  * run shows all that fails. The last line stands alone: `N passed, N failed, N skipped`.
+ *
+ * `npm test -- checks unit` runs only these stages, of checks, package, unit, real and e2e.
  */
 import { spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
@@ -16,31 +18,34 @@ interface Count {
 }
 
 const total: Count = { passed: 0, failed: 0, skipped: 0 };
+const stages: readonly (readonly [name: string, title: string, run: () => Promise<Count[]>])[] = [
+  ['checks', 'Checks', async () => (await check()).map(({ ok }) => one(ok))],
+  ['package', 'The package', async () => [await buildPackage()]],
+  ['unit', 'Unit tests', async () => [await runProject('unit')]],
+  ['real', 'Real servers and disks', async () => [await provision(), await runProject('real')]],
+  ['e2e', 'End to end, and disasters', async () => [await runProject('e2e')]],
+];
+const wanted = process.argv.slice(2);
+const unknown = wanted.filter((name) => !stages.some(([stage]) => stage === name));
+if (unknown.length > 0) {
+  console.log(
+    `There is no stage ${unknown.join(', ')}; there are ${stages.map(([stage]) => stage).join(', ')}.`,
+  );
+  process.exit(2);
+}
+
 const folder = await mkdtemp(join(tmpdir(), 'holdfast-test-'));
 try {
-  heading('Checks');
-  for (const { ok } of await check()) add(one(ok));
-  heading('The package');
-  const built = await runStep('build', process.execPath, ['scripts/build.ts']);
-  report(built);
-  add(one(built.ok));
-  for (const [project, title] of [
-    ['unit', 'Unit tests'],
-    ['real', 'Real servers and disks'],
-    ['e2e', 'End to end'],
-  ] as const) {
-    heading(title);
-    add(await runProject(project));
+  for (const [stage, title, run] of stages) {
+    if (wanted.length > 0 && !wanted.includes(stage)) continue;
+    console.log(`\n── ${title}`);
+    for (const count of await run()) add(count);
   }
 } finally {
   await rm(folder, { recursive: true, force: true });
 }
 console.log(`\n${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
 process.exitCode = total.failed === 0 && total.passed > 0 ? 0 : 1;
-
-function heading(text: string): void {
-  console.log(`\n── ${text}`);
-}
 
 function one(ok: boolean): Count {
   return { passed: ok ? 1 : 0, failed: ok ? 0 : 1, skipped: 0 };
@@ -50,6 +55,19 @@ function add(count: Count): void {
   total.passed += count.passed;
   total.failed += count.failed;
   total.skipped += count.skipped;
+}
+
+async function buildPackage(): Promise<Count> {
+  const built = await runStep('build', process.execPath, ['scripts/build.ts']);
+  report(built);
+  return one(built.ok);
+}
+
+/** Finds or installs the real components before two test processes ask for them at once. Tests count what is missing. */
+async function provision(): Promise<Count> {
+  const rig = await runStep('components', process.execPath, ['scripts/rig.ts']);
+  console.log(rig.output.trimEnd());
+  return { passed: 0, failed: 0, skipped: 0 };
 }
 
 async function runProject(project: string): Promise<Count> {

@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import type { Clock } from './clock.ts';
 import { HoldfastError } from './errors.ts';
 import { inStep } from './progress.ts';
@@ -49,11 +49,14 @@ describe('createProgress', () => {
     expect(events.at(-1)).toMatchObject({ event: 'done', done: 6000, ms: 2000 });
   });
 
-  it('never fails the work when the display breaks', async () => {
+  it('never fails the work when the display breaks, but does not hide it', async () => {
+    const warned = vi.spyOn(process, 'emitWarning').mockReturnValue();
     const quiet: Clock = { now: () => 0, monotonic: () => 0, sleep: () => Promise.resolve() };
     const broken = createProgress(() => {
       throw new Error('display');
     }, quiet);
     expect(await inStep(broken, 'work', {}, () => Promise.resolve(7))).toBe(7);
+    expect(warned).toHaveBeenCalledWith('progress could not be shown: Error: display', expect.anything());
+    warned.mockRestore();
   });
 });
