@@ -1,5 +1,5 @@
 /** Real clusters for the tests of this folder: initdb, start, psql, stop, in a temporary folder of their own. */
-import { execFile, spawn } from 'node:child_process';
+import { execFile, execFileSync, spawn } from 'node:child_process';
 import {
   chownSync,
   existsSync,
@@ -14,6 +14,8 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 
 const run = promisify(execFile);
+/** By the arguments of initdb; for the life of this process. */
+const templates = new Map<string, string>();
 
 /** The newest PostgreSQL of the system with every tool that the tests use; undefined when there is none. */
 export function postgresBin(): string | undefined {
@@ -68,8 +70,7 @@ export class ScratchCluster {
     if (bin === undefined) throw new Error('no PostgreSQL with initdb on this machine');
     const cluster = new ScratchCluster(bin, mkdtempSync('/tmp/holdfast-pg-'), await freePort());
     cluster.own(cluster.root);
-    const args = ['-D', cluster.data, '-U', 'postgres', '-A', 'trust', '-N', '--no-locale', '-E', 'UTF8'];
-    await cluster.tool('initdb', [...args, ...(options.initdb ?? [])]);
+    await cluster.#initialise(options.initdb ?? []);
     cluster.configure(`
       listen_addresses = '127.0.0.1'
       port = ${cluster.port}
@@ -82,6 +83,22 @@ export class ScratchCluster {
       ${options.conf ?? ''}`);
     if (options.start !== false) await cluster.start();
     return cluster;
+  }
+
+  /** A copy of a cluster made once for these arguments: initdb is slow. */
+  async #initialise(args: readonly string[]): Promise<void> {
+    const key = args.join(' ');
+    const known = templates.get(key);
+    if (known !== undefined) {
+      execFileSync('cp', ['-a', known, this.data]);
+      return;
+    }
+    const more = ['-U', 'postgres', '-A', 'trust', '-N', '--no-locale', '-E', 'UTF8'];
+    await this.tool('initdb', ['-D', this.data, ...more, ...args]);
+    const template = mkdtempSync('/tmp/holdfast-pg-');
+    process.once('exit', () => rmSync(template, { recursive: true, force: true }));
+    execFileSync('cp', ['-a', this.data, join(template, 'data')]);
+    templates.set(key, join(template, 'data'));
   }
 
   get url(): string {

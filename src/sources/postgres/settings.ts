@@ -48,7 +48,7 @@ export const postgresSettings = z.object({
       'After this many seconds without a commit a small message is written into the log, so that an idle server’s recovery window moves on. `off` for none.',
     ),
   partInterval: seconds(0.05, 60)
-    .default(1)
+    .default(0.8)
     .describe(
       'Seconds after which received log is closed into a part and stored. Smaller loses less, stores more objects.',
     ),

@@ -59,4 +59,4 @@ export const postgresKind = {
     const { restoreCluster } = await import('./restore.ts');
     return restoreCluster(request);
   },
-} satisfies SourceKind<PostgresSettings>;
+} satisfies SourceKind<PostgresSettings> & { readonly settingsSchema: unknown };
