@@ -152,7 +152,7 @@ function main(): void {
     );
   }
   for (const file of files) {
-    if (!/^([a-z0-9-]+\/)*[a-z0-9-]+(\.(it|test|suite|fixtures|test-helper))*\.ts$/.test(file)) {
+    if (!/^([a-z0-9-]+\/)*[a-z0-9-]+(\.(it|property|test|suite|fixtures|test-helper))*\.ts$/.test(file)) {
       problems.push(`src/${file}\n  files are named in kebab-case for their main export`);
     }
   }

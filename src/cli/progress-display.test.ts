@@ -167,6 +167,22 @@ describe('for programs', () => {
   });
 });
 
+describe('secrets', () => {
+  it('do not tear the JSON when they are numbers', () => {
+    const secrets = new Secrets();
+    for (const secret of ['1', '12345']) secrets.add(secret);
+    const shown = display({ mode: 'json', secrets });
+    shown.progress.step('x', { total: 12345 }).note('1 of 12345');
+    const [start, note] = shown
+      .text()
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    expect(start).toMatchObject({ schema: 1, total: 12345 });
+    expect(note.text).toBe('*** of ***');
+  });
+});
+
 describe('figures', () => {
   it.each([
     [0, '0 B'],

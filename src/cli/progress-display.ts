@@ -1,7 +1,7 @@
 /** What shows progress: picks the way that suits where standard error goes. */
 import { type Clock, systemClock } from '../core/clock.ts';
 import { noProgress, type Progress } from '../core/progress.ts';
-import { createProgress } from '../core/progress-events.ts';
+import { createProgress, type ProgressEvent } from '../core/progress-events.ts';
 import type { Secrets } from '../core/redaction.ts';
 import { createJsonRenderer } from './progress-json.ts';
 import { createPlainRenderer } from './progress-plain.ts';
@@ -33,35 +33,24 @@ export function openProgressDisplay(options: ProgressDisplayOptions = {}): Progr
   const env = options.env ?? process.env;
   const clock = options.clock ?? systemClock;
   const secrets = options.secrets;
-  // Names and messages come from servers and files: what must not be shown is hidden here, once for all renderers.
-  const redacting: ProgressStream =
-    secrets === undefined
-      ? stream
-      : {
-          write: (text) => stream.write(secrets.redact(text)),
-          get columns() {
-            return stream.columns ?? 0;
-          },
-          get rows() {
-            return stream.rows ?? 0;
-          },
-        };
+  // Whole values are redacted, not the finished text: a password that is a number must not tear JSON.
+  const clean = (text: string) => (secrets === undefined ? text : secrets.redact(text));
   const mode = chosenMode(options.mode ?? 'auto', stream, env);
   if (mode === 'none') {
-    return { progress: noProgress, print: (text) => void redacting.write(text), close: () => undefined };
+    return { progress: noProgress, print: (text) => void stream.write(clean(text)), close: () => undefined };
   }
   const renderer =
     mode === 'json'
-      ? createJsonRenderer(redacting)
+      ? createJsonRenderer(stream)
       : mode === 'plain'
-        ? createPlainRenderer(redacting)
-        : createTerminalRenderer(redacting, { color: !env.NO_COLOR, clock });
+        ? createPlainRenderer(stream)
+        : createTerminalRenderer(stream, { color: !env.NO_COLOR, clock });
   const giveBack = () => renderer.close();
   // Should a command end in a way that skips `close`, the cursor must not stay hidden.
   process.once('exit', giveBack);
   return {
-    progress: createProgress((event) => renderer.show(event), clock),
-    print: (text) => renderer.print(text),
+    progress: createProgress((event) => renderer.show(cleanEvent(event, clean)), clock),
+    print: (text) => renderer.print(clean(text)),
     close: () => {
       process.removeListener('exit', giveBack);
       renderer.close();
@@ -72,4 +61,14 @@ export function openProgressDisplay(options: ProgressDisplayOptions = {}): Progr
 function chosenMode(mode: ProgressMode, stream: ProgressStream, env: NodeJS.ProcessEnv) {
   if (mode !== 'auto') return mode;
   return stream.isTTY === true && env.TERM !== 'dumb' && !env.CI ? 'terminal' : 'plain';
+}
+
+/** Names, notes and messages come from servers and files. */
+function cleanEvent(event: ProgressEvent, clean: (text: string) => string): ProgressEvent {
+  return {
+    ...event,
+    name: clean(event.name),
+    ...(event.text === undefined ? {} : { text: clean(event.text) }),
+    ...(event.error === undefined ? {} : { error: { ...event.error, message: clean(event.error.message) } }),
+  };
 }

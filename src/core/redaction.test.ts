@@ -27,6 +27,14 @@ describe('Secrets', () => {
     expect(secrets.redact('password pg for pgbench')).toBe('password *** for pgbench');
   });
 
+  it('does not blank the words of every message, but their place in an address', () => {
+    const secrets = new Secrets();
+    secrets.add('postgres');
+    expect(secrets.redact('postgres at postgres://postgres:postgres@h/postgres')).toBe(
+      'postgres at postgres://postgres:***@h/postgres',
+    );
+  });
+
   it('hides the longer of two that overlap', () => {
     const secrets = new Secrets();
     secrets.add('abcd');

@@ -12,7 +12,9 @@ export class Secrets {
 
   /** Registers a secret, in the forms in which it may show up: as is, percent-encoded, escaped, line by line. */
   add(value: string): void {
-    if (value === '') return;
+    // Blanking a word of our own messages would hide nothing, show what the password is, and make every message
+    // unreadable; in addresses and settings it is masked by its place.
+    if (value === '' || ownWords.has(value.toLowerCase())) return;
     for (const line of value.split(/\r?\n/)) {
       if (line.trim() === '') continue;
       this.#forms.add(line);
@@ -30,6 +32,13 @@ export class Secrets {
     return hidden.replace(this.#pattern, mask);
   }
 }
+
+const ownWords = new Set(
+  (
+    'postgres postgresql holdfast password passphrase secret backup backups restore restored database server source ' +
+    'snapshot repository store root admin user test true false null none'
+  ).split(' '),
+);
 
 function patternOf(forms: Iterable<string>): RegExp {
   // Longest first, so that a secret that contains another is hidden whole.
