@@ -114,6 +114,16 @@ describe('the folder', () => {
     expect((await store.put('p/y', bytes)).outcome).toBe('created');
   });
 
+  it('that vanishes in the middle of a list is not a short list', async () => {
+    const root = join(base, 'repository');
+    const store = await LocalStore.open(root, { create: true });
+    for (let i = 0; i < 80; i += 1) await store.put(`x${i}`, bytes);
+    const listing = async () => {
+      for await (const { name } of store.list('')) if (name === 'x0') await rename(root, join(base, 'away'));
+    };
+    await expect(listing()).rejects.toEqual(code('storage.unreachable'));
+  });
+
   it('may lose an empty folder of objects while in use', async () => {
     const store = await openStore(base);
     await store.put('p/x', bytes);

@@ -9,14 +9,14 @@
  * The digest in `PutOptions` is not looked at here: between the caller's buffers and the kernel there is no wire
  * on which bytes could change, and hashing a pack again would cost as much as writing it.
  */
-import { randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
-import { chmod, type FileHandle, link, lstat, mkdir, open, readdir, stat, unlink } from 'node:fs/promises';
+import { chmod, type FileHandle, link, mkdir, open, stat, unlink } from 'node:fs/promises';
 import { dirname, join, posix, resolve } from 'node:path';
 import { HoldfastError, systemErrorCode } from '../core/errors.ts';
 import type { Logger } from '../core/log.ts';
+import { WorkingArea, type Written } from './local-area.ts';
 import { localError } from './local-errors.ts';
-import { fsyncDirectory, holds, readRange, writeAll } from './local-file.ts';
+import { fsyncDirectory, holds, readRange } from './local-file.ts';
 import { walkLocal } from './local-list.ts';
 import { checkObjectName, reservedArea } from './name.ts';
 import { resolveRange } from './range.ts';
@@ -30,22 +30,13 @@ import type {
 } from './store.ts';
 
 const folderMode = 0o750;
-const fileMode = 0o640;
 const setgid = 0o2000;
-const leftoverAgeMs = 24 * 3600_000;
-/** Ours in `tmp/`; anything else there is left alone. */
-const leftoverShape = /^[0-9a-f]{32}$/;
 
 export interface LocalStoreOptions {
   /** Creates the folder (and those above it) when it is not there. Default: it must exist. */
   readonly create?: boolean;
   /** Told once about leftovers that cannot be removed. */
   readonly log?: Logger;
-}
-
-interface Written {
-  readonly path: string;
-  readonly storedAt: number;
 }
 
 export class LocalStore implements ObjectStore {
@@ -58,7 +49,7 @@ export class LocalStore implements ObjectStore {
     objectLock: false,
   };
   readonly #root: string;
-  readonly #log: Logger | undefined;
+  readonly #area: WorkingArea;
   /** Folders whose entry in their parent is known to be durable, or about to be. */
   readonly #durable = new Map<string, Promise<void>>();
   /**
@@ -66,13 +57,11 @@ export class LocalStore implements ObjectStore {
    * writing on there would fill the wrong disk and reading would find nothing.
    */
   #hasArea = false;
-  #cleaning: Promise<void> | undefined;
-  #warned = false;
 
   private constructor(root: string, log: Logger | undefined) {
     this.address = root;
     this.#root = root;
-    this.#log = log;
+    this.#area = new WorkingArea(root, log);
   }
 
   /**
@@ -93,7 +82,7 @@ export class LocalStore implements ObjectStore {
         );
       }
       const store = new LocalStore(root, options.log);
-      store.#hasArea = await isThere(join(root, reservedArea));
+      store.#hasArea = await isThere(store.#area.path);
       return store;
     } catch (error) {
       throw localError(error, 'open the store', root);
@@ -107,15 +96,19 @@ export class LocalStore implements ObjectStore {
       signal?.throwIfAborted();
       const earlier = await this.#confirm(name, content, signal);
       if (earlier !== undefined) return earlier;
-      const written = await this.#write(content, signal);
+      if (!this.#hasArea) {
+        await this.#durableFolder(reservedArea);
+        this.#hasArea = true;
+      }
+      const written = await this.#area.write(content, signal);
       try {
         // After an abort the caller may reuse its buffers, so nothing may appear any more: this is the last look.
         await this.#durableFolder(posix.dirname(name));
         signal?.throwIfAborted();
         return await this.#publish(name, written, content, signal);
       } finally {
-        await this.#discard(written.path);
-        this.#cleaning ??= this.#removeLeftovers(written.storedAt);
+        await this.#area.discard(written.path);
+        this.#area.clean(written.storedAt);
       }
     });
   }
@@ -189,7 +182,7 @@ export class LocalStore implements ObjectStore {
   }
 
   async close(): Promise<void> {
-    await this.#cleaning;
+    await this.#area.cleaned();
   }
 
   async #mapped<T>(doing: string, work: () => Promise<T>): Promise<T> {
@@ -209,7 +202,7 @@ export class LocalStore implements ObjectStore {
   }
 
   async #reachable(): Promise<void> {
-    if (await isThere(this.#hasArea ? join(this.#root, reservedArea) : this.#root)) return;
+    if (await isThere(this.#hasArea ? this.#area.path : this.#root)) return;
     const detail = (await isThere(this.#root))
       ? `${this.#root} has lost its folder ${reservedArea}/: its disk was probably unmounted`
       : `${this.#root} is gone`;
@@ -256,31 +249,6 @@ export class LocalStore implements ObjectStore {
     }
   }
 
-  /** Writes `content` durably under a random name of the working area. */
-  async #write(content: readonly Uint8Array[], signal: AbortSignal | undefined): Promise<Written> {
-    if (!this.#hasArea) {
-      await this.#durableFolder(reservedArea);
-      this.#hasArea = true;
-    }
-    const path = join(this.#root, reservedArea, randomBytes(16).toString('hex'));
-    const handle = await open(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, fileMode);
-    try {
-      try {
-        await handle.chmod(fileMode);
-        await writeAll(handle, content, signal);
-        signal?.throwIfAborted();
-        // A failed fsync is final for this file: the kernel forgets the dirty pages and a second one would lie.
-        await handle.sync();
-        return { path, storedAt: Math.floor((await handle.stat()).mtimeMs) };
-      } finally {
-        await handle.close();
-      }
-    } catch (error) {
-      await this.#discard(path);
-      throw error;
-    }
-  }
-
   async #publish(
     name: string,
     written: Written,
@@ -299,6 +267,8 @@ export class LocalStore implements ObjectStore {
         return confirmed;
       }
     }
+    // Should this fail, the name stays: another writer may have been told that it exists. A journal that cannot be
+    // written turns the file system read-only, so a later fsync does not hide the failure as it would for bytes.
     await fsyncDirectory(dirname(path));
     return { outcome: 'created', storedAt: written.storedAt };
   }
@@ -312,13 +282,13 @@ export class LocalStore implements ObjectStore {
       return error;
     }
     if (code === 'EPERM') {
-      const second = `${temporary.slice(0, -32)}${randomBytes(16).toString('hex')}`;
+      const second = this.#area.newPath();
       try {
         await link(temporary, second);
       } catch (again) {
         return systemErrorCode(again) === 'EPERM' ? noLinks(this.#root, again) : error;
       }
-      await this.#discard(second);
+      await this.#area.discard(second);
       return error;
     }
     return ['ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EXDEV'].includes(code) ? noLinks(this.#root, error) : error;
@@ -349,43 +319,6 @@ export class LocalStore implements ObjectStore {
     }
     // Also where it was there already: the process that made it may not have come to its fsync yet.
     await fsyncDirectory(join(this.#root, parent));
-  }
-
-  /** Removes a file of the working area. Never fails: what it belongs to is decided already. */
-  async #discard(path: string): Promise<void> {
-    try {
-      await unlink(path);
-    } catch (error) {
-      if (systemErrorCode(error) !== 'ENOENT') this.#warnOnce(error);
-    }
-  }
-
-  #warnOnce(error: unknown): void {
-    if (this.#warned) return;
-    this.#warned = true;
-    this.#log?.warn(
-      'Files in tmp/ of the repository cannot be removed and will pile up; objects are not affected. Is the folder append-only?',
-      { folder: join(this.#root, reservedArea), system: systemErrorCode(error) },
-    );
-  }
-
-  /**
-   * Removes what killed runs left in `tmp/`, judged by the store's own clock: `freshAt` is the time of a file
-   * written just now. A day is far longer than any put; were one still running, its link would fail, harmlessly.
-   */
-  async #removeLeftovers(freshAt: number): Promise<void> {
-    const area = join(this.#root, reservedArea);
-    try {
-      for (const name of await readdir(area)) {
-        const path = join(area, name);
-        if (leftoverShape.test(name) && freshAt - (await lstat(path)).mtimeMs > leftoverAgeMs) {
-          await this.#discard(path);
-        }
-      }
-    } catch (error) {
-      // Another process may be cleaning too.
-      if (systemErrorCode(error) !== 'ENOENT') this.#warnOnce(error);
-    }
   }
 }
 

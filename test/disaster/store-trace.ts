@@ -74,18 +74,35 @@ class Disk {
   }
 }
 
-/** For each acknowledged object what would be lost with the power at that moment; all empty is right. */
-export function lostAtAcknowledgement(trace: string, root: string): { name: string; lost: string[] }[] {
+const isFsync = (call: Call) => call.name === 'fsync' || call.name === 'fdatasync';
+
+/** How many fsyncs the trace holds. */
+export function countFsyncs(trace: string): number {
+  return events(trace).filter(({ call, phase }) => phase === 'start' && isFsync(call)).length;
+}
+
+/**
+ * For each acknowledged object what would be lost with the power at that moment; all empty is right.
+ * `without`: the number of an fsync to leave out, counted from 0.
+ */
+export function lostAtAcknowledgement(
+  trace: string,
+  root: string,
+  without?: number,
+): { name: string; lost: string[] }[] {
   const disk = new Disk();
   const acknowledged: { name: string; lost: string[] }[] = [];
   /** Every path seen to exist under root; a folder's fsync makes those in it durable that were there at its start. */
   const existing = new Set<string>();
   const atStart = new Map<Call, readonly string[]>();
-  for (const { call, phase } of events(trace)) {
+  const all = events(trace);
+  const fsyncs = all.flatMap(({ call, phase }) => (phase === 'start' && isFsync(call) ? [call] : []));
+  const leftOut = without === undefined ? undefined : fsyncs[without];
+  for (const { call, phase } of all) {
+    if (call === leftOut) continue;
     const { name, args } = call;
-    const isFsync = name === 'fsync' || name === 'fdatasync';
     if (phase === 'start') {
-      if (isFsync)
+      if (isFsync(call))
         atStart.set(
           call,
           [...existing].filter((path) => dirname(path) === descriptorPath(args)),
@@ -96,7 +113,7 @@ export function lostAtAcknowledgement(trace: string, root: string): { name: stri
       else if (/^p?writev?(64)?$/.test(name)) disk.file(descriptorPath(args)).durable = false;
     } else if (!call.result?.startsWith('-1') || /EEXIST/.test(call.result)) {
       const paths = strings(args);
-      if (isFsync) disk.fsync(descriptorPath(args), atStart.get(call) ?? []);
+      if (isFsync(call)) disk.fsync(descriptorPath(args), atStart.get(call) ?? []);
       else if (/^link(at)?$/.test(name)) {
         const [from = '', to = ''] = paths;
         existing.add(to);
