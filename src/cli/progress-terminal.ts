@@ -7,7 +7,7 @@
  */
 import type { Clock } from '../core/clock.ts';
 import type { ProgressEvent } from '../core/progress-events.ts';
-import { colors, noColors, renderStep, visible } from './progress-line.ts';
+import { colors, noColors, type Paint, renderStep, visible } from './progress-line.ts';
 import type { ProgressRenderer, ProgressStream } from './progress-renderer.ts';
 
 export interface TerminalOptions {
@@ -30,90 +30,112 @@ const rateWindowMs = 5000;
 const maxNotes = 20;
 
 export function createTerminalRenderer(stream: ProgressStream, options: TerminalOptions): ProgressRenderer {
-  const paint = options.color ? colors : noColors;
-  const nodes = new Map<number, Node>();
-  let roots: number[] = [];
-  let [drawn, frame, open] = [0, 0, true];
-  let timer: NodeJS.Timeout | undefined;
+  const screen = new LiveScreen(stream, options);
+  return {
+    show: (event) => screen.show(event),
+    print: (text) => screen.print(text),
+    close: () => screen.close(),
+  };
+}
+
+class LiveScreen {
+  readonly #stream: ProgressStream;
+  readonly #clock: TerminalOptions['clock'];
+  readonly #paint: Paint;
+  readonly #nodes = new Map<number, Node>();
+  #roots: number[] = [];
+  /** Lines of the live part that stand on the screen. */
+  #drawn = 0;
+  #frame = 0;
+  #open = true;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(stream: ProgressStream, { color, clock }: TerminalOptions) {
+    this.#stream = stream;
+    this.#clock = clock;
+    this.#paint = color ? colors : noColors;
+  }
+
+  show(event: ProgressEvent): void {
+    if (!this.#open) return;
+    if (this.#timer === undefined) {
+      this.#stream.write(hideCursor);
+      this.#timer = setInterval(() => this.#tick(), msBetweenFrames);
+      // The display must not keep a finished command alive.
+      this.#timer.unref();
+    }
+    const now = this.#clock.monotonic();
+    if (event.event === 'start') add(this.#nodes, this.#roots, event, now);
+    const node = this.#nodes.get(event.id);
+    if (node === undefined) return;
+    update(node, event, now);
+    // Quick steps would else never be seen; ends are rare enough to be drawn at once.
+    if (event.event !== 'advance' && event.event !== 'note') this.#redraw();
+  }
+
+  print(text: string): void {
+    this.#erase();
+    this.#stream.write(text.endsWith('\n') ? text : `${text}\n`);
+    if (this.#open) this.#draw();
+  }
+
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    if (this.#timer === undefined) return;
+    clearInterval(this.#timer);
+    this.#redraw();
+    this.#stream.write(`${this.#drawn > 0 ? '\n' : ''}${showCursor}`);
+    this.#drawn = 0;
+  }
 
   // A pty without a size says 0 columns; 80 is what everybody assumes.
-  const columns = () => stream.columns || 80;
-  const rows = () => stream.rows || 24;
+  get #columns(): number {
+    return this.#stream.columns || 80;
+  }
 
-  const lines = (id: number, depth: number): string[] => {
-    const node = nodes.get(id);
+  #tick(): void {
+    this.#frame += 1;
+    this.#redraw();
+  }
+
+  #redraw(): void {
+    this.#erase();
+    for (const id of this.#roots.filter((root) => isEnded(this.#nodes.get(root)))) {
+      this.#stream.write(`${this.#lines(id, 0).join('\n')}\n`);
+      forget(this.#nodes, id);
+    }
+    this.#roots = this.#roots.filter((id) => this.#nodes.has(id));
+    this.#draw();
+  }
+
+  #erase(): void {
+    const length = this.#drawn;
+    if (length > 0) this.#stream.write(`\r${length > 1 ? `\u001b[${length - 1}A` : ''}\u001b[J`);
+    this.#drawn = 0;
+  }
+
+  #draw(): void {
+    const all = this.#roots.flatMap((id) => this.#lines(id, 0));
+    // Taller than the screen, the top could never be drawn over again: the newest lines stay.
+    const shown = all.slice(-Math.max((this.#stream.rows || 24) - 1, 1));
+    if (shown.length > 0) this.#stream.write(shown.join('\n'));
+    this.#drawn = shown.length;
+  }
+
+  #lines(id: number, depth: number): string[] {
+    const node = this.#nodes.get(id);
     if (node === undefined) return [];
     const { event } = node;
-    const running = event.event !== 'done' && event.event !== 'failed';
-    const ms = running ? options.clock.monotonic() - node.startedAt : event.ms;
-    const own = renderStep({ event, depth, ms, rate: rateOf(node) }, columns(), frame, paint);
+    const columns = this.#columns;
+    const ms = isEnded(node) ? event.ms : this.#clock.monotonic() - node.startedAt;
+    const own = renderStep({ event, depth, ms, rate: rateOf(node) }, columns, this.#frame, this.#paint);
+    const indent = columns < 21 ? '' : '  '.repeat(Math.min(depth + 1, 9));
     const notes = node.notes.map((note) =>
-      paint.dim(
-        `${columns() < 21 ? '' : '  '.repeat(Math.min(depth + 1, 9))}· ${visible(note)}`.slice(
-          0,
-          Math.max(columns() - 1, 1),
-        ),
-      ),
+      this.#paint.dim(`${indent}· ${visible(note)}`.slice(0, Math.max(columns - 1, 1))),
     );
-    return [own, ...notes, ...node.children.flatMap((child) => lines(child, depth + 1))];
-  };
-  const erase = () => {
-    if (drawn > 0) stream.write(`\r${drawn > 1 ? `\u001b[${drawn - 1}A` : ''}\u001b[J`);
-    drawn = 0;
-  };
-  const draw = () => {
-    const all = roots.flatMap((id) => lines(id, 0));
-    // Taller than the screen, the top could never be drawn over again: the newest lines stay.
-    const shown = all.slice(-Math.max(rows() - 1, 1));
-    if (shown.length > 0) stream.write(shown.join('\n'));
-    drawn = shown.length;
-  };
-  const redraw = () => {
-    erase();
-    const ended = roots.filter((id) => isEnded(nodes.get(id)));
-    for (const id of ended) {
-      stream.write(`${lines(id, 0).join('\n')}\n`);
-      forget(nodes, id);
-    }
-    roots = roots.filter((id) => nodes.has(id));
-    draw();
-  };
-  const tick = () => {
-    frame += 1;
-    redraw();
-  };
-
-  return {
-    show: (event) => {
-      if (!open) return;
-      if (timer === undefined) {
-        stream.write(hideCursor);
-        timer = setInterval(tick, msBetweenFrames);
-        // The display must not keep a finished command alive.
-        timer.unref();
-      }
-      if (event.event === 'start') add(nodes, roots, event, options.clock.monotonic());
-      const node = nodes.get(event.id);
-      if (node === undefined) return;
-      update(node, event, options.clock.monotonic());
-      // Quick steps would else never be seen; ends are rare enough to be drawn at once.
-      if (event.event !== 'advance' && event.event !== 'note') redraw();
-    },
-    print: (text) => {
-      erase();
-      stream.write(text.endsWith('\n') ? text : `${text}\n`);
-      if (open) draw();
-    },
-    close: () => {
-      if (!open) return;
-      open = false;
-      if (timer === undefined) return;
-      clearInterval(timer);
-      redraw();
-      stream.write(`${drawn > 0 ? '\n' : ''}${showCursor}`);
-      drawn = 0;
-    },
-  };
+    return [own, ...notes, ...node.children.flatMap((child) => this.#lines(child, depth + 1))];
+  }
 }
 
 function add(nodes: Map<number, Node>, roots: number[], event: ProgressEvent, now: number): void {
