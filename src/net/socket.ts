@@ -87,7 +87,7 @@ export class ByteSocket {
   /**
    * Connects. Throws `net.unreachable`, `net.timeout`, or the signal's reason; leaves nothing behind then.
    */
-  static open(address: SocketAddress, options: SocketOptions): Promise<ByteSocket> {
+  static async open(address: SocketAddress, options: SocketOptions): Promise<ByteSocket> {
     options.signal?.throwIfAborted();
     const socket = new ByteSocket(address, options);
     const failed = (error: Error) => connectError(socket.name, address, error);

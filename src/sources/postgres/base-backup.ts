@@ -67,6 +67,13 @@ export interface BaseBackupResult {
 
 /** The command in the grammar of the server's version: a bare list up to 14, parentheses from 15 on. */
 export function baseBackupCommand(options: BaseBackupOptions, serverVersion: number): string {
+  // The server takes any text and would write a backup_label that it cannot read back.
+  if (!/^[^\r\n\0]{1,1000}$/.test(options.label)) {
+    throw new HoldfastError(
+      'command.usage',
+      'The label of a base backup must be one line of at most 1000 letters.',
+    );
+  }
   const label = `LABEL '${options.label.replaceAll("'", "''")}'`;
   const rate = options.maxRateKb === undefined ? undefined : `MAX_RATE ${rateOf(options.maxRateKb)}`;
   const manifest = options.manifest ? "MANIFEST 'yes'" : undefined;

@@ -45,6 +45,8 @@ interface Running {
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
   interrupted?: unknown;
+  /** Settles when the server has taken the cancel request. */
+  cancelled?: Promise<void>;
 }
 
 export class Session {
@@ -224,6 +226,8 @@ export class Session {
     } finally {
       release();
       this.#running = undefined;
+      // A late cancel request would hit the next statement.
+      if (this.#over === undefined) await running.cancelled;
     }
   }
 
@@ -234,7 +238,7 @@ export class Session {
       if (limits.cut) return this.fail(reason);
       if (running.interrupted !== undefined) return;
       running.interrupted = reason;
-      this.#cancel();
+      running.cancelled = this.#cancel(running);
       timers.push(setTimeout(() => this.fail(reason), cancelPatienceMs));
     };
     const { signal, timeoutMs, stallMs } = limits;
@@ -262,20 +266,24 @@ export class Session {
     );
   }
 
-  /** Best effort: a cancel request goes over a connection of its own and gets no answer. */
-  #cancel(): void {
-    const use = this.secure ? 'must' : 'never';
+  /** A cancel request goes over a connection of its own; the server answers it by closing that. Never rejects. */
+  async #cancel(running: Running): Promise<void> {
     const patience = AbortSignal.timeout(cancelPatienceMs);
-    openChannel(this.#settings, use, cancelPatienceMs, patience).then(
-      (socket) => {
-        socket.receive(() => true);
-        socket.write(cancelRequest(this.backendPid, this.#cancelKey));
-        socket.end();
-        patience.addEventListener('abort', () => socket.destroy(), { once: true });
-      },
-      // The statement could not be cancelled, so waiting for its end is pointless.
-      () => this.fail(this.#running?.interrupted),
-    );
+    try {
+      const socket = await openChannel(
+        this.#settings,
+        this.secure ? 'must' : 'never',
+        cancelPatienceMs,
+        patience,
+      );
+      patience.addEventListener('abort', () => socket.destroy(), { once: true });
+      socket.receive(() => true);
+      socket.write(cancelRequest(this.backendPid, this.#cancelKey));
+      await socket.closed;
+    } catch {
+      // The statement cannot be cancelled, so waiting for its end is pointless; who waits is told why it was to end.
+      if (this.#running === running) this.fail(running.interrupted);
+    }
   }
 
   #take(chunk: Buffer): boolean {
