@@ -7,6 +7,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { isHoldfastError, systemErrorCode } from '../core/errors.ts';
 import { type PackBinding, PackReader, type SealedBy } from './pack.ts';
 import { decodeIdentity } from './recipient.ts';
+import { release } from './release.ts';
 
 export interface ExtractWorkerData {
   readonly identity: string;
@@ -51,8 +52,11 @@ function writePieces(reader: PackReader, pieces: readonly Piece[]): number {
   let written = 0;
   try {
     for (const piece of pieces) {
-      if (frame?.number !== piece.frame)
+      if (frame?.number !== piece.frame) {
+        if (frame !== undefined) release(frame.bytes);
+        frame = undefined;
         frame = { number: piece.frame, bytes: reader.frameSync(piece.frame) };
+      }
       if (piece.offset + piece.length > frame.bytes.length)
         throw new RangeError('a piece lies outside its frame');
       if (open?.path !== piece.path) {
@@ -73,13 +77,18 @@ function writePieces(reader: PackReader, pieces: readonly Piece[]): number {
     }
   } finally {
     if (open !== undefined) closeSync(open.fd);
+    if (frame !== undefined) release(frame.bytes);
   }
   return written;
 }
 
 function authenticate(reader: PackReader): number {
   let bytes = 0;
-  for (let number = 0; number < reader.frameCount; number++) bytes += reader.frameSync(number).length;
+  for (let number = 0; number < reader.frameCount; number++) {
+    const frame = reader.frameSync(number);
+    bytes += frame.length;
+    release(frame);
+  }
   return bytes;
 }
 
@@ -98,5 +107,6 @@ port.on('message', (job: ExtractJob) => {
       systemCode: systemErrorCode(error),
     };
   }
+  release(job.bytes);
   port.postMessage(answer);
 });

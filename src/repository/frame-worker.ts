@@ -1,19 +1,52 @@
 /**
  * A worker of the pipeline: compresses, encrypts and packs the frames that it is handed, one pack after the
- * other. Buffers are transferred both ways, never copied between threads.
+ * other, or runs a source's own reader, which finds and appends the blocks itself. Buffers are transferred
+ * both ways, never copied between threads.
  */
 import { parentPort, workerData } from 'node:worker_threads';
-import { PACK_BYTES, type PackBinding, PackWriter, type SealContext } from './pack.ts';
+import { type ErrorCode, isHoldfastError } from '../core/errors.ts';
+import type { PackBinding, SealContext } from './pack.ts';
+import { PackFiller, type Place } from './pack-filler.ts';
+
+/** One job of a source's reader. Copied to the worker; buffers in it may be transferred. */
+export interface ReaderJob {
+  /** Plaintext that it appends at most; the worker starts it when there is room for that. */
+  readonly bytes: number;
+}
+
+/** What a reader's job gives back; copied from the worker. */
+export type ReaderAnswer = object;
+
+/** Where a reader puts its blocks (at most FRAME_BYTES each, never split). */
+export interface BlockSink {
+  append(block: Uint8Array): Place;
+}
+
+/** What the module of a reader exports. Runs in a worker: reads synchronously, keeps nothing of other jobs' data. */
+export interface ReaderModule {
+  createReader(data: unknown): { read(job: ReaderJob, sink: BlockSink): ReaderAnswer };
+}
+
+/** Why a job failed: an error in a form that crosses threads. */
+export interface WorkerFailure {
+  readonly code: ErrorCode | undefined;
+  readonly message: string;
+}
 
 export interface FrameWorkerData {
   readonly context: SealContext;
   readonly level: number;
   /** Pack buffers that this worker may have, filling and being stored together. */
   readonly packBuffers: number;
+  /** This worker among `count`: tokens of packs are unique over all. */
+  readonly index: number;
+  readonly count: number;
+  readonly reader: { readonly module: string; readonly data: unknown } | null;
 }
 
 export type ToFrameWorker =
   | { readonly type: 'frame'; readonly ticket: number; readonly buffer: Uint8Array; readonly length: number }
+  | { readonly type: 'job'; readonly ticket: number; readonly job: ReaderJob }
   | { readonly type: 'finish' }
   /** A pack was stored: its buffer comes back. */
   | { readonly type: 'stored'; readonly buffer: Uint8Array };
@@ -26,9 +59,11 @@ export type FromFrameWorker =
       readonly frame: number;
       readonly buffer: Uint8Array;
     }
+  | { readonly type: 'read'; readonly ticket: number; readonly answer: ReaderAnswer }
+  | { readonly type: 'unread'; readonly ticket: number; readonly failure: WorkerFailure }
   | {
       readonly type: 'packed';
-      readonly pack: number;
+      readonly token: number;
       readonly binding: PackBinding;
       readonly buffer: Uint8Array;
     }
@@ -36,56 +71,61 @@ export type FromFrameWorker =
 
 const port = parentPort;
 if (port === null) throw new Error('this module runs as a worker only');
-const { context, level, packBuffers } = workerData as FrameWorkerData;
+const { context, level, packBuffers, index, count, reader: readerData } = workerData as FrameWorkerData;
 
-const free: Uint8Array[] = [];
+const filler = new PackFiller({
+  context,
+  level,
+  buffers: packBuffers,
+  first: index,
+  step: count,
+  onFilled: ({ token, binding, buffer }) =>
+    send({ type: 'packed', token, binding, buffer }, [buffer.buffer as ArrayBuffer]),
+});
 const waiting: ToFrameWorker[] = [];
-let allocated = 0;
-let open: { readonly number: number; readonly buffer: Uint8Array; readonly writer: PackWriter } | undefined;
-let packs = 0;
-
-function takeBuffer(): Uint8Array | undefined {
-  const buffer = free.pop();
-  if (buffer !== undefined || allocated === packBuffers) return buffer;
-  allocated++;
-  return new Uint8Array(PACK_BYTES);
-}
 
 function send(message: FromFrameWorker, transfer: ArrayBuffer[] = []): void {
   port?.postMessage(message, transfer);
 }
 
-function closePack(): void {
-  if (open === undefined) return;
-  const { number, buffer, writer } = open;
-  open = undefined;
-  send({ type: 'packed', pack: number, binding: writer.finish(), buffer }, [buffer.buffer as ArrayBuffer]);
+async function loadReader() {
+  if (readerData === null) return undefined;
+  const module = (await import(readerData.module)) as ReaderModule;
+  return module.createReader(readerData.data);
+}
+
+function read(ticket: number, job: ReaderJob): void {
+  try {
+    if (reader === undefined) throw new Error('this pipeline has no reader');
+    send({ type: 'read', ticket, answer: reader.read(job, filler) });
+  } catch (error) {
+    const code = isHoldfastError(error) ? error.code : undefined;
+    const message = error instanceof Error ? error.message : String(error);
+    send({ type: 'unread', ticket, failure: { code, message } });
+  }
 }
 
 /** False when it has to wait for a pack buffer. */
 function handle(message: ToFrameWorker): boolean {
   if (message.type === 'finish') {
-    closePack();
+    filler.finish();
     send({ type: 'finished' });
-    return true;
-  }
-  if (message.type === 'frame') {
-    if (open === undefined) {
-      const buffer = takeBuffer();
-      if (buffer === undefined) return false;
-      open = { number: packs++, buffer, writer: new PackWriter(context, level, buffer) };
-    }
-    const frame = open.writer.frame(message.buffer.subarray(0, message.length));
-    const pack = open.number;
-    const { ticket, buffer } = message;
+  } else if (message.type === 'frame') {
+    if (!filler.hasRoomFor(message.length)) return false;
+    const { ticket, buffer, length } = message;
+    const { pack, frame } = filler.frame(buffer.subarray(0, length));
     send({ type: 'framed', ticket, pack, frame, buffer }, [buffer.buffer as ArrayBuffer]);
-    if (!open.writer.hasRoom) closePack();
+  } else if (message.type === 'job') {
+    if (!filler.hasRoomFor(message.job.bytes)) return false;
+    read(message.ticket, message.job);
   }
   return true;
 }
 
+const reader = await loadReader();
+
 port.on('message', (message: ToFrameWorker) => {
-  if (message.type === 'stored') free.push(message.buffer);
+  if (message.type === 'stored') filler.giveBack(message.buffer);
   else waiting.push(message);
   while (waiting[0] !== undefined && handle(waiting[0])) waiting.shift();
 });

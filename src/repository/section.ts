@@ -13,6 +13,7 @@
 import { createCipheriv, createDecipheriv, createHmac, hkdfSync } from 'node:crypto';
 import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import { damaged } from './codec.ts';
+import { release } from './release.ts';
 
 export const TAG_BYTES = 16;
 export const TRAILER_BYTES = 16;
@@ -93,7 +94,7 @@ export class SectionWriter {
   #bytes = 0;
   #ended = false;
 
-  /** `emit` receives the section's bytes in order; they are not touched again. */
+  /** `emit` receives the section's bytes in order; they are its own from then on. */
   constructor(key: SectionKey, level: number, emit: (bytes: Uint8Array) => void) {
     this.#key = key;
     this.#level = level;
@@ -111,8 +112,12 @@ export class SectionWriter {
   #compress(plain: Uint8Array): { packed: Uint8Array; flags: number } {
     const packed = zstdCompressSync(plain, {
       params: { [constants.ZSTD_c_compressionLevel]: this.#level },
+      // Room for the worst case: the answer comes in one piece, without a copy.
+      chunkSize: plain.length + (plain.length >> 8) + 256,
     });
-    return packed.length < plain.length ? { packed, flags: FLAG_ZSTD } : { packed: plain, flags: 0 };
+    if (packed.length < plain.length) return { packed, flags: FLAG_ZSTD };
+    release(packed);
+    return { packed: plain, flags: 0 };
   }
 
   #seal(number: number, flags: number, plainLength: number, packed: Uint8Array): number {
@@ -121,10 +126,11 @@ export class SectionWriter {
     const body = cipher.update(packed);
     cipher.final();
     const tag = cipher.getAuthTag();
+    const sealed = body.length + tag.length;
+    this.#bytes += sealed;
     this.#emit(body);
     this.#emit(tag);
-    this.#bytes += body.length + tag.length;
-    return body.length + tag.length;
+    return sealed;
   }
 
   /** Seals the next frame and returns its number. `plain` is at most FRAME_BYTES and not kept. */
@@ -135,6 +141,7 @@ export class SectionWriter {
     const offset = this.#bytes;
     const { packed, flags } = this.#compress(plain);
     const sealed = this.#seal(number, flags, plain.length, packed);
+    if (packed !== plain) release(packed);
     this.#frames.push({ offset, sealed, plain: plain.length, flags });
     return number;
   }
@@ -231,11 +238,13 @@ function open(
     return packed;
   }
   try {
-    // A chunk as large as the output halves the time of the one-shot call (docs/benchmarks.md).
+    // A chunk as large as the output halves the time of the one-shot call (docs/benchmarks.md); one byte more,
+    // since a chunk that fills exactly has a second one made.
     const bytes = zstdDecompressSync(packed, {
       maxOutputLength: Math.max(plain, 1),
-      chunkSize: Math.max(plain, 64),
+      chunkSize: Math.max(plain + 1, 64),
     });
+    release(packed);
     if (bytes.length === plain) return bytes;
   } catch (cause) {
     throw damaged(what, `${which} does not decompress`, cause);
