@@ -10,7 +10,7 @@ import { VirtualClock } from './virtual-clock.ts';
 async function twoLocal() {
   const root = await mkdtemp(join(tmpdir(), 'holdfast-store-'));
   const handles = [await LocalStore.open(root), await LocalStore.open(root)] as const;
-  return { handles, cleanup: () => rm(root, { recursive: true }) };
+  return { handles, cleanup: () => rm(root, { recursive: true, maxRetries: 5 }) };
 }
 
 function twoMemory() {
