@@ -349,7 +349,7 @@ const synchronous: Look = ({ synchronous_standby_names: value, synchronous_commi
     level: 'warning',
     message: `synchronous_standby_names is ${value}, which matches capture (${us}): commits wait until the repository has them, and hang while it is out of reach.${applied}`,
     remedy:
-      "Name the standbys in place of *: ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (standby1)'; SELECT pg_reload_conf();",
+      "ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (standby1)'; SELECT pg_reload_conf(); -- with the names of your standbys in place of *",
   };
 };
 
