@@ -20,7 +20,8 @@ const reportEveryMs = 10_000;
 const answerEveryMs = 500;
 /** A server that stops waits for our acknowledgement: after so long without progress see whether it does. */
 const stalledMs = 2_000;
-const memoryLimit = 64 * 1024 * 1024;
+/** Beside one part being stored and one being filled: what a carried-over record takes. */
+const spareBytes = 4 * 1024 * 1024;
 
 export interface ReceiverOptions {
   readonly plan: StreamPlan;
@@ -137,7 +138,8 @@ export class LogReceiver {
 
   /** The bytes before `plan.start` are known and right, or there are none: what comes now is stored. */
   #begin(before: Uint8Array): WalParts {
-    const { plan, clock, writer } = this.#options;
+    const { plan, clock, writer, partBytes } = this.#options;
+    const memoryLimit = 2 * partBytes + spareBytes;
     const { expected, start, segmentSize } = plan;
     // A page may begin inside a record or the filler after a switch; where a record ended, the scan can begin.
     const from = expected?.inRecord === true ? start & ~BigInt(walPageSize - 1) : start;
@@ -178,6 +180,8 @@ export class LogReceiver {
     if (parts.size >= partBytes) this.#close(parts);
     else if (until !== undefined && parts.position >= until) this.#closeSoon();
     if (used === data.length) return;
+    // Full of one record that does not end: nothing would ever make room.
+    if (this.#queue.length === 0 && this.#storing === undefined) this.#close(parts, true);
     this.#held = true;
     return parts.room().then(() => {
       this.#held = false;
@@ -209,9 +213,10 @@ export class LogReceiver {
     this.#pump();
   }
 
-  #close(parts: WalParts): void {
+  #close(parts: WalParts, full = false): void {
     // A record larger than a part has no end to wait for.
-    const part = parts.close() ?? (parts.size >= this.#options.partBytes ? parts.close(true) : undefined);
+    const oversized = full || parts.size >= this.#options.partBytes;
+    const part = parts.close() ?? (oversized ? parts.close(true) : undefined);
     if (part === undefined) return;
     this.#due = false;
     this.#queue.push(part);

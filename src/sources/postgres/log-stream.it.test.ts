@@ -279,6 +279,30 @@ describe('capture', () => {
     expect(commits.length).toBeGreaterThanOrEqual(3);
   }, 60_000);
 
+  it('resumes inside a record that is longer than a part', async () => {
+    const log = new MemoryLog();
+    const once = capture(log, { partSize: 1 }, true);
+    await once.done;
+    const known = log.parts.length;
+    const running = capture(new MemoryLog(log), { partSize: 1 });
+    running.log.beforeAppend = (signal) =>
+      running.log.parts.length < known + 4
+        ? Promise.resolve()
+        : new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
+    await cluster.sql(`select pg_logical_emit_message(true, 'x', repeat('y', 15000000))`);
+    await expect.poll(() => running.log.parts.length, { timeout: 10_000 }).toBe(known + 4);
+    await running.stop();
+    const head = running.log.head!;
+    expect(head.meta.recordEnd).not.toBe(head.to);
+    const again = capture(new MemoryLog(running.log), { partSize: 1 });
+    await caughtUp(again);
+    await again.stop();
+    expect(gapWarnings(again)).toEqual([]);
+    expect(new Set(log.parts.map((part) => part.stream)).size).toBe(1);
+    compareWithServer(log.parts);
+    expect(log.parts.at(-1)!.commits.length).toBeGreaterThanOrEqual(1);
+  }, 60_000);
+
   it('beats when nothing is committed', async () => {
     const running = capture(new MemoryLog(), { heartbeat: 1 });
     await caughtUp(running);
