@@ -14,5 +14,5 @@ try {
   await program.parseAsync(argv, { from: 'user' });
 } catch (error) {
   if (!(error instanceof CommanderError)) throw error;
-  process.exitCode = error.exitCode === 0 ? 0 : reportUsage(error, argv);
+  process.exitCode = error.exitCode === 0 ? 0 : reportUsage(error, argv, program);
 }

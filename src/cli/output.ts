@@ -1,5 +1,5 @@
 /** What a command says: for people, or as one JSON document. Standard output is for results, standard error for the rest. */
-import type { CommanderError } from 'commander';
+import type { Command, CommanderError } from 'commander';
 import { type ExitStatus, HoldfastError } from '../core/errors.ts';
 
 /** How a command ended well (or with findings): what `--json` prints, and what people read. */
@@ -83,14 +83,21 @@ function jsonValue(_key: string, value: unknown): unknown {
 }
 
 /** What commander could not parse, in our words. Returns the exit status. */
-export function reportUsage(error: CommanderError, argv: readonly string[]): ExitStatus {
-  const text = error.message.replace(/^error: /, '').trim();
-  const [what = '', hint] = text.split('\n');
+export function reportUsage(error: CommanderError, argv: readonly string[], program: Command): ExitStatus {
+  const json = argv.includes('--json');
   const verb = argv.find((argument) => !argument.startsWith('-')) ?? '';
+  if (error.code === 'commander.help' && !json) {
+    const command = program.commands.find((candidate) => candidate.name() === verb) ?? program;
+    process.stderr.write(command.helpInformation());
+    return 2;
+  }
+  const text = error.code === 'commander.help' ? 'No verb was given' : error.message.replace(/^error: /, '');
+  const [what = '', hint] = text.trim().split('\n');
+  const sentence = `${what[0]?.toUpperCase() ?? ''}${what.slice(1).replace(/\.$/, '')}.`;
   const usage = new HoldfastError(
     'command.usage',
-    `${what[0]?.toUpperCase() ?? ''}${what.slice(1)}.`.replace(/\.\.$/, '.'),
+    sentence,
     hint === undefined ? {} : { next: hint.replace(/^\(|\)$/g, '') },
   );
-  return printError(verb, usage, { json: argv.includes('--json') });
+  return printError(verb, usage, { json });
 }

@@ -72,6 +72,14 @@ async function openOrCreate(
     if (!workspace.zeroConfiguration || !(await isFirstUse(workspace, error))) throw error;
   }
   const created = await init(workspace, { cwd }, context);
+  // Said at once: should the backup itself fail, the next run finds a repository and has nothing to say about it.
+  context.log.info(
+    'This was the first backup: created the repository. Keep its key kit outside this machine.',
+    {
+      repository: created.address,
+      keyKit: created.keyKit,
+    },
+  );
   return { repository: await workspace.repository(context), created };
 }
 

@@ -15,7 +15,16 @@ export interface Ran {
   readonly stdout: string;
   readonly stderr: string;
   /** Standard output as JSON; throws when it is not exactly one document. */
-  json(): { schema: number; command: string; result?: any; error?: any };
+  json(): Document;
+}
+
+export interface Document {
+  readonly schema: number;
+  readonly command: string;
+  // biome-ignore lint/suspicious/noExplicitAny: documents of many shapes; what a test expects of one is its check.
+  readonly result?: any;
+  // biome-ignore lint/suspicious/noExplicitAny: as above.
+  readonly error?: any;
 }
 
 export interface RunOptions {
