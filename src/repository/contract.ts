@@ -74,11 +74,65 @@ export interface Lane {
   end(): void;
 }
 
+/** A file as the snapshot before had it. */
+export interface KnownFile {
+  readonly size: number;
+  /** 8 bytes a block of 8 KiB, under the sink's seed. */
+  readonly hashes: Uint8Array;
+}
+
+/** What a reader found in one stretch of a file. */
+export interface BlockPiece {
+  /** In the file; a multiple of the block size. */
+  readonly offset: number;
+  readonly length: number;
+  /** 8 bytes a block, the last block perhaps short. */
+  readonly hashes: Uint8Array;
+  /** Changed blocks in order: [first block in the piece, blocks, pack token, frame, offset in the frame]*. */
+  readonly runs: Int32Array;
+}
+
+/**
+ * Files read block by block in the pipeline's workers, by a reader module of the source (`ReaderModule` of
+ * `frame-worker.ts`): only blocks whose hash differs from the one known are stored.
+ */
+export interface BlockSink {
+  /** Secret, 8 bytes: what the block hashes are seeded with. */
+  readonly seed: Uint8Array;
+  /** Digest of the snapshot that unchanged blocks are taken over from; null when everything is stored. */
+  readonly previous: string | null;
+  /** How many jobs at once keep the workers busy. */
+  readonly width: number;
+  /** What was known of a file. Ask in ascending byte order of path. */
+  known(path: string): Promise<KnownFile | undefined>;
+  /** Runs a job of the reader module. The caller bounds how many are under way. */
+  read<Answer>(job: { readonly bytes: number }, transfer?: readonly ArrayBuffer[]): Promise<Answer>;
+  /**
+   * A file from its pieces, which cover `size` bytes in order. In ascending byte order of path; `known` was
+   * asked for it before. A block outside the runs must have equalled the known one.
+   */
+  file(meta: EntryMeta, size: number, pieces: readonly BlockPiece[]): void;
+  /** Facts to judge the next run by; kept in the cache. */
+  remember(facts: string): void;
+}
+
+export interface BlockOptions {
+  /** The reader module and what it is made from in each worker. */
+  readonly module: URL;
+  readonly data: unknown;
+  /** Judges by the facts of the snapshot before whether its blocks may be compared with. */
+  readonly accept: (facts: string) => boolean;
+  /** Store everything, whatever is known. */
+  readonly full: boolean;
+}
+
 /** The receiving end of `Source.snapshot`. */
 export interface SnapshotSink {
   lane(): Lane;
   /** An entry without content (directory, symlink, empty file). */
   entry(entry: EntryMeta): void;
+  /** Opens the block-wise side; once, and before the first lane. */
+  blocks(options: BlockOptions): Promise<BlockSink>;
 }
 
 /** What a source says about the snapshot it just wrote. */

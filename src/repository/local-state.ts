@@ -9,7 +9,7 @@
  *   <state>/<repository id>/<source>/<name>.lock
  */
 import { randomBytes } from 'node:crypto';
-import { type FileHandle, mkdir, open, readdir, readFile, rename, unlink } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readdir, readFile, rename, rm, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { HoldfastError, systemErrorCode } from '../core/errors.ts';
 import type { JsonObject } from './contract.ts';
@@ -29,17 +29,40 @@ export async function writeDurably(
   content: readonly Uint8Array[],
   mode = 0o600,
 ): Promise<void> {
-  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
   const temporary = `${path}.${randomBytes(4).toString('hex')}.tmp`;
-  const handle = await open(temporary, 'wx', mode);
   try {
-    await handle.writev(content.map((part) => part));
+    await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+    await writeAndSync(temporary, content, mode);
+    await rename(temporary, path);
+    await syncDirectory(dirname(path));
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw stateFailed(path, error);
+  }
+}
+
+async function writeAndSync(path: string, content: readonly Uint8Array[], mode: number): Promise<void> {
+  const handle = await open(path, 'wx', mode);
+  try {
+    // writeFile writes to the end; a bare writev may stop early on a disk that is nearly full.
+    for (const part of content) await handle.writeFile(part);
     await handle.sync();
   } finally {
     await handle.close();
   }
-  await rename(temporary, path);
-  await syncDirectory(dirname(path));
+}
+
+function stateFailed(path: string, cause: unknown): HoldfastError {
+  const code = systemErrorCode(cause);
+  if (code === 'ENOSPC' || code === 'EDQUOT') {
+    return new HoldfastError('system.disk-full', `The disk is full: ${path} could not be written.`, {
+      cause,
+    });
+  }
+  const why = cause instanceof Error ? cause.message : String(cause);
+  return new HoldfastError('repository.state-unusable', `The local state ${path} cannot be used: ${why}.`, {
+    cause,
+  });
 }
 
 /** A named lock file of this host; freed by `release`, and by itself when its process is gone. */
@@ -80,6 +103,11 @@ export class SourceState {
     return join(this.#directory, 'spool');
   }
 
+  /** For the cache of change detection. */
+  get cacheDirectory(): string {
+    return join(this.#directory, 'cache');
+  }
+
   /** A small JSON document, or undefined when there is none or it is unreadable (state may be lost, never trusted). */
   async read(name: 'snapshot-head' | 'log-head'): Promise<JsonObject | undefined> {
     return await readJson(join(this.#directory, `${name}.json`));
@@ -96,16 +124,27 @@ export class SourceState {
 }
 
 async function takeLock(path: string, doing: string): Promise<LocalLock> {
-  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+  try {
+    await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw stateFailed(path, error);
+  }
   const content = `${process.pid} ${await processStart(process.pid)}\n`;
   for (let attempt = 0; attempt < 5; attempt++) {
     let handle: FileHandle | undefined;
     try {
       handle = await open(path, 'wx', 0o600);
       await handle.writeFile(content);
-      return { release: async () => await removeLock(path) };
+      let held = true;
+      return {
+        release: async () => {
+          // A second release must not take away the lock of whoever came next.
+          if (held) await removeLock(path);
+          held = false;
+        },
+      };
     } catch (error) {
-      if (systemErrorCode(error) !== 'EEXIST') throw error;
+      if (systemErrorCode(error) !== 'EEXIST') throw stateFailed(path, error);
     } finally {
       await handle?.close();
     }
@@ -139,8 +178,8 @@ async function readJson(path: string): Promise<JsonObject | undefined> {
   try {
     text = await readFile(path, 'utf8');
   } catch (error) {
-    if (systemErrorCode(error) === 'ENOENT') return undefined;
-    throw error;
+    if (systemErrorCode(error) === 'ENOENT' || systemErrorCode(error) === 'ENOTDIR') return undefined;
+    throw stateFailed(path, error);
   }
   try {
     return JSON.parse(text) as JsonObject;
@@ -191,10 +230,7 @@ export class LocalState {
   /** The pin of whichever repository was last used at this address. */
   async pinOfAddress(address: string): Promise<Pin | undefined> {
     for (const entry of await readdir(this.directory)) {
-      const pin = await this.readPin(entry).catch((error: unknown) => {
-        if (systemErrorCode(error) === 'ENOTDIR') return undefined;
-        throw error;
-      });
+      const pin = await this.readPin(entry);
       if (pin?.address === address) return pin;
     }
     return undefined;

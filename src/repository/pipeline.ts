@@ -192,14 +192,11 @@ export class Pipeline {
   }
 
   /** Runs one job of the reader module in the least busy worker. The caller bounds how many are under way. */
-  async read<Answer extends ReaderAnswer>(
-    job: ReaderJob,
-    transfer: readonly ArrayBuffer[] = [],
-  ): Promise<Answer> {
+  async read(job: ReaderJob, transfer: readonly ArrayBuffer[] = []): Promise<ReaderAnswer> {
     const ticket = this.#tickets++;
-    return await new Promise<Answer>((resolve, reject) => {
+    return await new Promise<ReaderAnswer>((resolve, reject) => {
       this.#post({ type: 'job', ticket, job }, transfer);
-      this.#jobs.set(ticket, { resolve: resolve as (answer: ReaderAnswer) => void, reject });
+      this.#jobs.set(ticket, { resolve, reject });
     });
   }
 

@@ -2,8 +2,12 @@
 import { randomBytes } from 'node:crypto';
 import type { RunContext } from '../core/context.ts';
 import type { ObjectStore } from '../storage/store.ts';
+import { removeBlockCache } from './block-cache.ts';
+import { type BlockEntry, BlockRun } from './block-run.ts';
 import { base32 } from './codec.ts';
 import type {
+  BlockOptions,
+  BlockSink,
   EntryMeta,
   Extent,
   Lane,
@@ -16,7 +20,7 @@ import type {
 import { type ListedEntry, ListingWriter } from './listing.ts';
 import type { LocalLock, SourceState } from './local-state.ts';
 import { encodePackList, packListName } from './pack-list.ts';
-import { Pipeline } from './pipeline.ts';
+import { Pipeline, type PipelineOptions } from './pipeline.ts';
 import type { LoadedRoster } from './roster.ts';
 import { FRAME_BYTES } from './section.ts';
 import type { SigningKey } from './signing.ts';
@@ -33,11 +37,13 @@ export function newRunId(now: number): string {
 }
 
 /** An entry while its frames are on their way: flat [ticket or HOLE, offset, length, …]. */
-interface PendingEntry {
+interface LaneEntry {
   readonly meta: EntryMeta;
   readonly stretches: number[];
   size: number;
 }
+
+type PendingEntry = LaneEntry | BlockEntry;
 
 /** The producing end of one lane: fills frame buffers and remembers which file's bytes are where. */
 class FrameLane implements Lane {
@@ -45,9 +51,9 @@ class FrameLane implements Lane {
   readonly #entries: PendingEntry[];
   #buffer: Uint8Array | undefined;
   #used = 0;
-  #open: PendingEntry | undefined;
+  #open: LaneEntry | undefined;
   /** Stretches in the buffer that is being filled: their ticket is known when it is submitted. */
-  #unplaced: { readonly entry: PendingEntry; readonly at: number }[] = [];
+  #unplaced: { readonly entry: LaneEntry; readonly at: number }[] = [];
 
   constructor(pipeline: Pipeline, entries: PendingEntry[]) {
     this.#pipeline = pipeline;
@@ -79,7 +85,7 @@ class FrameLane implements Lane {
   }
 
   /** Extends the entry's last stretch when it goes on in the same frame, else starts one. */
-  #place(entry: PendingEntry, length: number): void {
+  #place(entry: LaneEntry, length: number): void {
     const last = this.#unplaced.at(-1);
     const { stretches } = entry;
     const end = stretches.length;
@@ -106,7 +112,7 @@ class FrameLane implements Lane {
     this.#open = undefined;
   }
 
-  #opened(): PendingEntry {
+  #opened(): LaneEntry {
     if (this.#open === undefined) throw new Error('no file is open in this lane');
     return this.#open;
   }
@@ -141,7 +147,8 @@ export interface SnapshotRunParts {
 
 export class StoredSnapshotRun implements SnapshotRun {
   readonly #parts: SnapshotRunParts;
-  readonly #pipeline: Pipeline;
+  #pipeline: Pipeline | undefined;
+  #blocks: BlockRun | undefined;
   readonly #lanes: FrameLane[] = [];
   readonly #entries: PendingEntry[] = [];
   readonly #started: number;
@@ -154,21 +161,32 @@ export class StoredSnapshotRun implements SnapshotRun {
     this.#lock = lock;
     this.#started = parts.context.clock.now();
     this.#startedMonotonic = parts.context.clock.monotonic();
-    this.#pipeline = new Pipeline({
-      store: parts.store,
+  }
+
+  /** Made when first needed: its workers must know the reader module, if there will be one. */
+  #openPipeline(reader?: PipelineOptions['reader']): Pipeline {
+    const { store, repository, options, key, roster, context } = this.#parts;
+    return new Pipeline({
+      store,
       context: {
-        repository: parts.repository,
-        source: parts.options.source,
-        writer: parts.key.id,
-        epoch: parts.roster.roster.epoch,
-        recipients: parts.roster.recipientKeys,
+        repository,
+        source: options.source,
+        writer: key.id,
+        epoch: roster.roster.epoch,
+        recipients: roster.recipientKeys,
       },
-      level: parts.options.compressionLevel ?? DEFAULT_LEVEL,
-      signal: parts.context.signal,
+      level: options.compressionLevel ?? DEFAULT_LEVEL,
+      signal: context.signal,
       onStored: (pack) => {
         this.#storedBytes += pack.bytes;
       },
+      ...(reader === undefined ? {} : { reader }),
     });
+  }
+
+  get #frames(): Pipeline {
+    this.#pipeline ??= this.#openPipeline();
+    return this.#pipeline;
   }
 
   get storedBytes(): number {
@@ -176,7 +194,7 @@ export class StoredSnapshotRun implements SnapshotRun {
   }
 
   lane(): Lane {
-    const lane = new FrameLane(this.#pipeline, this.#entries);
+    const lane = new FrameLane(this.#frames, this.#entries);
     this.#lanes.push(lane);
     return lane;
   }
@@ -185,10 +203,24 @@ export class StoredSnapshotRun implements SnapshotRun {
     this.#entries.push({ meta, stretches: [], size: 0 });
   }
 
+  async blocks(options: BlockOptions): Promise<BlockSink> {
+    if (this.#pipeline !== undefined) throw new Error('the block-wise side is opened first');
+    const { store, repository, key, roster, state, context } = this.#parts;
+    const pipeline = this.#openPipeline({ module: options.module, data: options.data });
+    this.#pipeline = pipeline;
+    const source = this.#parts.options.source;
+    const binding = { directory: state.cacheDirectory, address: store.address, repository, source, key };
+    const { signal, clock } = context;
+    const add = (entry: BlockEntry) => void this.#entries.push(entry);
+    const parts = { store, pipeline, binding, epoch: roster.roster.epoch, now: clock.now(), signal, add };
+    this.#blocks = await BlockRun.open(parts, options.full, options.accept);
+    return this.#blocks;
+  }
+
   async publish(facts: SnapshotFacts): Promise<{ header: SnapshotHeader; stats: SnapshotStats }> {
     try {
       for (const lane of this.#lanes) lane.finish();
-      await this.#pipeline.flush();
+      await this.#frames.flush();
       const listing = await this.#storeListing();
       return await this.#storeManifest(facts, listing);
     } finally {
@@ -199,27 +231,31 @@ export class StoredSnapshotRun implements SnapshotRun {
   async #storeListing(): Promise<{ pack: string; frame: number }[]> {
     const tickets: number[] = [];
     const writer = new ListingWriter((chunk) => {
-      const buffer = this.#pipeline.take();
+      const buffer = this.#frames.take();
       buffer.set(chunk);
-      tickets.push(this.#pipeline.submit(buffer, chunk.length));
+      tickets.push(this.#frames.submit(buffer, chunk.length));
     });
     for (const entry of this.#entries) {
-      await this.#pipeline.ready();
+      await this.#frames.ready();
       writer.add(this.#listed(entry));
     }
     writer.flush();
-    await this.#pipeline.flush();
+    await this.#frames.flush();
     return tickets.map((ticket) => {
-      const { pack, frame } = this.#pipeline.place(ticket);
-      return { pack: this.#pipeline.pack(pack).digest, frame };
+      const { pack, frame } = this.#frames.place(ticket);
+      return { pack: this.#frames.pack(pack).digest, frame };
     });
   }
 
   #listed(entry: PendingEntry): ListedEntry {
-    const pipeline = this.#pipeline;
+    if ('pieces' in entry) {
+      return { ...entry.meta, size: entry.size, extents: (this.#blocks as BlockRun).extents(entry) };
+    }
+    const pipeline = this.#frames;
+    const { stretches } = entry;
     function* extents(): Iterable<Extent> {
-      for (let i = 0; i < entry.stretches.length; i += 3) {
-        const [ticket, offset, length] = entry.stretches.slice(i, i + 3) as [number, number, number];
+      for (let i = 0; i < stretches.length; i += 3) {
+        const [ticket, offset, length] = stretches.slice(i, i + 3) as [number, number, number];
         if (ticket === HOLE) yield { length, pack: null, frame: 0, offset: 0 };
         else {
           const { pack, frame } = pipeline.place(ticket);
@@ -233,12 +269,15 @@ export class StoredSnapshotRun implements SnapshotRun {
   async #storeManifest(facts: SnapshotFacts, listing: readonly { pack: string; frame: number }[]) {
     const { store, repository, key, roster, state, options, context } = this.#parts;
     const { signal, clock } = context;
-    const packs = this.#pipeline.packs();
+    const packs = this.#frames.packs();
     const list = encodePackList(packs);
-    await store.put(packListName(list.digest), [list.content], {
+    const { storedAt: listed } = await store.put(packListName(list.digest), [list.content], {
       sha256: Buffer.from(list.digest, 'hex'),
       signal,
     });
+    this.#blocks?.checkAge(listed);
+    const own = { digest: list.digest, bitmap: null };
+    const lists = this.#blocks?.lists(own, this.#usedPacks()) ?? [own];
     const stats: SnapshotStats = {
       files: this.#entries.filter(({ meta }) => meta.type === 'file').length,
       bytes: this.#entries.reduce((sum, { size }) => sum + size, 0),
@@ -263,7 +302,7 @@ export class StoredSnapshotRun implements SnapshotRun {
         finished,
         facts,
         body: {
-          lists: [{ digest: list.digest, bitmap: null }],
+          lists,
           listing,
           meta: facts.meta,
           warnings: facts.warnings,
@@ -275,6 +314,11 @@ export class StoredSnapshotRun implements SnapshotRun {
     const name = snapshotName(options.source, id, digest);
     const { storedAt } = await store.put(name, content, { sha256: Buffer.from(digest, 'hex'), signal });
     await state.write('snapshot-head', { writer: key.id, sequence, digest });
+    await this.#remember({
+      snapshot: digest,
+      acknowledged: storedAt,
+      ownList: { digest: list.digest, packs },
+    });
     const { meta: _meta, warnings: _warnings, ...claims } = facts;
     const { files, bytes, storedBytes } = stats;
     const run = { started: this.#started, finished, files, bytes, storedBytes, storedAt };
@@ -283,8 +327,39 @@ export class StoredSnapshotRun implements SnapshotRun {
     return { header, stats };
   }
 
+  /** Packs of earlier runs that this snapshot's files lie in. */
+  #usedPacks(): Set<string> {
+    const used = new Set<string>();
+    for (const entry of this.#entries) {
+      if (!('pieces' in entry)) continue;
+      for (const { pack } of (this.#blocks as BlockRun).extents(entry)) if (pack !== null) used.add(pack);
+    }
+    return used;
+  }
+
+  /** The snapshot exists already: a cache that cannot be written costs the next run time, and is said. */
+  async #remember(published: Parameters<BlockRun['commit']>[1]): Promise<void> {
+    if (this.#blocks === undefined) return;
+    try {
+      await this.#blocks.commit(this.#blockEntries(), published);
+    } catch (error) {
+      await removeBlockCache(this.#parts.state.cacheDirectory);
+      this.#parts.context.log.warn(
+        'the cache of change detection could not be written: the next backup stores everything',
+        {
+          error: error instanceof Error ? error.message : String(error),
+        },
+      );
+    }
+  }
+
+  *#blockEntries(): Iterable<BlockEntry> {
+    for (const entry of this.#entries) if ('pieces' in entry) yield entry;
+  }
+
   async discard(): Promise<void> {
-    await this.#pipeline.close();
+    await this.#pipeline?.close();
+    await this.#blocks?.close();
     await this.#lock.release();
   }
 }

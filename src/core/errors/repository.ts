@@ -79,4 +79,11 @@ export const repositoryErrors = defineErrors({
       'Holdfast keeps its signing key, its place in the log and its spool there. Nothing was done.',
     next: 'Set HOLDFAST_STATE (or `state:` in holdfast.yaml) to a folder that this user may write.',
   },
+  'repository.reuse-expired': {
+    exit: 1,
+    summary: 'A backup ran so long that what it took over from the snapshot before is no longer safe to use.',
+    explanation:
+      'Data of an earlier snapshot may be taken over only within the reuse period (14 days less a day); after that garbage collection may remove it. Nothing was published; earlier snapshots are safe.',
+    next: 'Run the backup again: it stores everything once.',
+  },
 });

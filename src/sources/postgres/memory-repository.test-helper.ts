@@ -59,6 +59,10 @@ export class MemorySink implements SnapshotSink {
     this.#keep(meta, Buffer.alloc(0));
   }
 
+  async blocks(): Promise<never> {
+    throw new Error('this sink has no workers: block-wise snapshots are tested with the repository');
+  }
+
   lane(): Lane {
     let open: { meta: EntryMeta; pieces: Buffer[] } | undefined;
     let waiting = false;
