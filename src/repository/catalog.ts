@@ -35,6 +35,9 @@ export function problemOf(name: string, error: unknown): Problem {
   if (isHoldfastError(error, 'storage.not-found')) {
     return { name, code: 'repository.damaged', message: `${name} is missing.` };
   }
+  // One object of a later format hides nothing of the others.
+  if (isHoldfastError(error, 'repository.newer-format'))
+    return { name, code: error.code, message: error.message };
   throw error;
 }
 

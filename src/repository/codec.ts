@@ -35,7 +35,7 @@ export function decodeCanonical(bytes: Uint8Array, what: string): JsonObject {
     if (typeof value !== 'object' || value === null || Array.isArray(value))
       throw new TypeError('not an object');
     // A second spelling of the same value could carry a second meaning past a signature: only one is accepted.
-    if (writeCanonical(value) !== text) throw new TypeError('not canonical');
+    if (!Buffer.from(writeCanonical(value), 'utf8').equals(bytes)) throw new TypeError('not canonical');
   } catch (cause) {
     throw damaged(what, 'its JSON is not canonical', cause);
   }
@@ -119,8 +119,10 @@ export class Fields {
 
   /** Fixed-length bytes in base64. */
   bytes(name: string, length: number): Buffer {
-    const value = fromBase64(this.string(name));
-    if (value.length !== length) throw this.#bad(name);
+    const text = this.string(name);
+    const value = fromBase64(text);
+    // Node reads several spellings of the same bytes; only one is accepted.
+    if (value.length !== length || base64(value) !== text) throw this.#bad(name);
     return value;
   }
 

@@ -1,5 +1,5 @@
 /** Extraction: entries of a snapshot onto a disk, packs read once each, in parallel, everything synced at the end. */
-import { chmod, chown, mkdir, open, symlink, truncate, utimes } from 'node:fs/promises';
+import { chown, mkdir, open, symlink, truncate } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { RunContext } from '../core/context.ts';
 import { HoldfastError, systemErrorCode } from '../core/errors.ts';
@@ -54,10 +54,13 @@ async function* jobs(
 ): AsyncIterable<{ pack: string; pieces: Piece[] }> {
   const byPack = new Map<string, Piece[]>();
   let held = 0;
+  const links = new Set<string>();
   for await (const entry of parts.entries) {
     parts.context.signal.throwIfAborted();
     const path = parts.options.place(entry);
     if (path === null) continue;
+    refuseBelowLink(path, links, parts.what);
+    if (entry.type === 'symlink') links.add(path);
     await create(entry, path, parts.options);
     placed.push({ path, entry: { ...entry, extents: [] } });
     let position = 0;
@@ -79,6 +82,14 @@ async function* jobs(
     }
   }
   for (const [pack, pieces] of byPack) yield { pack, pieces };
+}
+
+/** A listing that writes through its own link could reach any file of the host that restores. */
+function refuseBelowLink(path: string, links: ReadonlySet<string>, what: string): void {
+  if (links.size === 0) return;
+  for (let parent = dirname(path); parent !== dirname(parent); parent = dirname(parent)) {
+    if (links.has(parent)) throw damaged(what, `its listing puts ${path} behind the link ${parent}`);
+  }
 }
 
 interface PlacedFile {
@@ -145,9 +156,15 @@ async function finish(
     signal.throwIfAborted();
     if (entry.type === 'symlink') return;
     try {
-      await chmod(path, entry.mode);
-      if (sync) await syncPath(path);
-      if (entry.mtime !== undefined) await utimes(path, entry.mtime / 1000, entry.mtime / 1000);
+      // Opened before its mode is set: an owner who may not read it could not sync it any more.
+      const handle = await open(path, 'r');
+      try {
+        await handle.chmod(entry.mode);
+        if (entry.mtime !== undefined) await handle.utimes(entry.mtime / 1000, entry.mtime / 1000);
+        if (sync) await handle.sync();
+      } finally {
+        await handle.close();
+      }
     } catch (cause) {
       throw fileFailed(path, cause);
     }

@@ -4,7 +4,7 @@
  * [length, pack index or -1 for a hole, frame, offset, …]. A file with many extents continues in lines
  * {"more":true,"x":[…]}.
  */
-import { damaged } from './codec.ts';
+import { damaged, HEX64 } from './codec.ts';
 import type { Entry, EntryMeta, EntryType, Extent, JsonObject } from './contract.ts';
 import { FRAME_BYTES } from './section.ts';
 
@@ -118,12 +118,18 @@ function parseLine(text: string, what: string): Line {
   } catch (cause) {
     throw damaged(what, 'a line of its listing is not JSON', cause);
   }
+  if (typeof line !== 'object' || line === null) throw damaged(what, 'its listing has a malformed entry');
+  if (line.x !== undefined && !Array.isArray(line.x))
+    throw damaged(what, 'its listing has a malformed extent');
   if (line.more === true) return line;
   const sound =
     isSafePath(line.path) &&
     TYPES.has(line.type) &&
     Number.isSafeInteger(line.size) &&
-    Number.isSafeInteger(line.mode);
+    line.size >= 0 &&
+    Number.isSafeInteger(line.mode) &&
+    line.mode >= 0 &&
+    (line.type !== 'symlink' || typeof line.target === 'string');
   if (!sound) throw damaged(what, 'its listing has a malformed entry');
   return line;
 }
@@ -146,11 +152,14 @@ export async function* readListing(chunks: AsyncIterable<Uint8Array>, what: stri
   let open: (Omit<Line, 'x' | 'more'> & { extents: Extent[] }) | undefined;
   for await (const chunk of chunks) {
     const lines = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength).toString('utf8').split('\n');
-    let packs: readonly string[];
+    let packs: readonly string[] | undefined;
     try {
-      packs = (JSON.parse(lines[0] ?? '') as { packs: readonly string[] }).packs;
+      packs = (JSON.parse(lines[0] ?? '') as { packs?: readonly string[] } | null)?.packs;
     } catch (cause) {
       throw damaged(what, 'a chunk of its listing has no head', cause);
+    }
+    if (!Array.isArray(packs) || !packs.every((name) => typeof name === 'string' && HEX64.test(name))) {
+      throw damaged(what, 'a chunk of its listing has a malformed head');
     }
     for (const text of lines.slice(1)) {
       if (text === '') continue;

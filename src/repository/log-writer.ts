@@ -3,11 +3,13 @@
  * spool is resent unchanged. Small parts are merged into large ones from memory: keeping their plaintext
  * on disk would leave readable log on a host that shall hold nothing readable.
  */
-import { mkdir, readdir, readFile, unlink } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { RunContext } from '../core/context.ts';
+import { HoldfastError } from '../core/errors.ts';
 import type { ObjectStore } from '../storage/store.ts';
+import { hex, sha256 } from './codec.ts';
 import type { Commit, JsonObject, LogHead, LogStretch, LogWriter } from './contract.ts';
 import { type LocalLock, type SourceState, writeDurably } from './local-state.ts';
 import {
@@ -58,6 +60,10 @@ export class StoredLogWriter implements LogWriter {
   #worker: Worker | undefined;
   #merging: Merging | undefined;
   #spooled = 0;
+  /** Spooled, and perhaps stored: nothing may take its place in the stream before it is acknowledged. */
+  #pending:
+    | { readonly part: EncodedPart; readonly head: LogHead; readonly path: string; readonly from: string }
+    | undefined;
 
   private constructor(parts: LogWriterParts) {
     this.#parts = parts;
@@ -89,6 +95,8 @@ export class StoredLogWriter implements LogWriter {
   }
 
   async append(stretch: LogStretch, signal: AbortSignal): Promise<LogHead> {
+    const resent = await this.#resendPending(stretch, signal);
+    if (resent !== undefined) return resent;
     const continues = this.#stream !== undefined && this.#head !== undefined;
     if (continues && (this.#head?.to !== stretch.from || this.#head.lineage !== stretch.lineage)) {
       throw new Error(`a stream at ${this.#head?.to} cannot go on at ${stretch.from}`);
@@ -110,9 +118,23 @@ export class StoredLogWriter implements LogWriter {
       to,
       meta,
     };
-    await this.#store(part, head, signal);
+    await this.#store(part, head, stretch.from, signal);
     await this.#remember(stretch, place, part.digest, signal);
     return head;
+  }
+
+  /** After a failed append: the same part goes again. Returns its head when `stretch` is what it holds. */
+  async #resendPending(stretch: LogStretch, signal: AbortSignal): Promise<LogHead | undefined> {
+    const pending = this.#pending;
+    if (pending === undefined) return undefined;
+    const { part, head, path, from } = pending;
+    const stream = this.#stream;
+    // Its plaintext is not at hand any more: what is merged must have no hole where it lies.
+    this.#merging = undefined;
+    await this.#parts.store.put(part.name, part.content, { sha256: Buffer.from(part.digest, 'hex'), signal });
+    await this.#acknowledge(head, path);
+    this.#stream = stream;
+    return stream === head.stream && from === stretch.from && head.to === stretch.to ? head : undefined;
   }
 
   async #encode(stretch: LogStretch, place: PartPlace): Promise<EncodedPart> {
@@ -131,6 +153,7 @@ export class StoredLogWriter implements LogWriter {
       const settle = () => {
         worker.off('message', done);
         worker.off('error', failed);
+        worker.off('exit', gone);
       };
       const done = (bytes: Uint8Array) => {
         settle();
@@ -139,21 +162,32 @@ export class StoredLogWriter implements LogWriter {
       const failed = (error: Error) => {
         settle();
         this.#worker = undefined;
-        reject(error);
+        reject(
+          new HoldfastError(
+            'system.internal',
+            `A worker that seals the log ended by itself: ${error.message}.`,
+            {
+              cause: error,
+            },
+          ),
+        );
       };
+      const gone = () => failed(new Error('it ended'));
       worker.once('message', done);
       worker.once('error', failed);
+      worker.once('exit', gone);
       worker.postMessage(section);
     });
   }
 
-  async #store(part: EncodedPart, head: LogHead, signal: AbortSignal): Promise<void> {
+  async #store(part: EncodedPart, head: LogHead, from: string, signal: AbortSignal): Promise<void> {
     const { store, state } = this.#parts;
     const path = join(state.spoolDirectory, String(this.#spooled++).padStart(12, '0'));
     const record = Buffer.from(JSON.stringify({ name: part.name, digest: part.digest, head }), 'utf8');
     const length = Buffer.alloc(4);
     length.writeUInt32BE(record.length);
     await writeDurably(path, [length, record, ...part.content]);
+    this.#pending = { part, head, path, from };
     await store.put(part.name, part.content, { sha256: Buffer.from(part.digest, 'hex'), signal });
     await this.#acknowledge(head, path);
   }
@@ -162,6 +196,7 @@ export class StoredLogWriter implements LogWriter {
     const { state, key } = this.#parts;
     await state.write('log-head', { writer: key.id, head: head as unknown as JsonObject });
     this.#head = head;
+    this.#pending = undefined;
     await unlink(spooled);
   }
 
@@ -170,16 +205,17 @@ export class StoredLogWriter implements LogWriter {
     const names = (await readdir(state.spoolDirectory)).filter((name) => /^\d{12}$/.test(name)).sort();
     for (const name of names) {
       const path = join(state.spoolDirectory, name);
-      const bytes = await readFile(path);
-      const end = 4 + bytes.readUInt32BE(0);
-      const record = JSON.parse(bytes.toString('utf8', 4, end)) as {
-        name: string;
-        digest: string;
-        head: LogHead;
-      };
+      const spooled = readSpooled(await readFile(path));
+      if (spooled === undefined) {
+        // It was never acknowledged, so that the source sends it again; the head is still the one before it.
+        context.log.warn('a spooled part is unreadable and was put aside', { path });
+        await rename(path, `${path}.unreadable`);
+        continue;
+      }
+      const { record, content } = spooled;
       context.log.info('resending a part that was not acknowledged yet', { part: record.name });
       const sha256 = Buffer.from(record.digest, 'hex');
-      await store.put(record.name, [bytes.subarray(end)], { sha256, signal: context.signal });
+      await store.put(record.name, [content], { sha256, signal: context.signal });
       await this.#acknowledge(record.head, path);
     }
     this.#spooled = names.length === 0 ? 0 : Number(names.at(-1)) + 1;
@@ -200,7 +236,12 @@ export class StoredLogWriter implements LogWriter {
       last: { sequence: place.sequence, digest },
       bytes: (before?.bytes ?? 0) + bytes,
     };
-    await this.merge(signal);
+    try {
+      await this.merge(signal);
+    } catch (error) {
+      // The parts are durable and acknowledged: that they stay small is no reason to call the append failed.
+      this.#parts.context.log.warn('small parts of the log could not be merged', { error });
+    }
   }
 
   async merge(signal: AbortSignal, force = false): Promise<void> {
@@ -223,6 +264,25 @@ export class StoredLogWriter implements LogWriter {
     await this.#worker?.terminate();
     this.#worker = undefined;
     await this.#parts.lock.release();
+  }
+}
+
+interface SpoolRecord {
+  readonly name: string;
+  readonly digest: string;
+  readonly head: LogHead;
+}
+
+/** What a spool file holds, or undefined when it is not what was written. */
+function readSpooled(bytes: Buffer): { record: SpoolRecord; content: Uint8Array } | undefined {
+  try {
+    const end = 4 + bytes.readUInt32BE(0);
+    const record = JSON.parse(bytes.toString('utf8', 4, end)) as SpoolRecord;
+    const content = bytes.subarray(end);
+    return hex(sha256(content)) === record.digest ? { record, content } : undefined;
+  } catch {
+    // Cut or overwritten: which of the two makes no difference.
+    return undefined;
   }
 }
 

@@ -10,6 +10,8 @@ const WORKERS = 2;
 interface Slot {
   readonly worker: Worker;
   busy: boolean;
+  /** Why its worker is no more. A dead worker never answers: whoever gets the slot must fail, not wait. */
+  dead?: Error;
 }
 
 export class PackPool {
@@ -17,10 +19,7 @@ export class PackPool {
   #waiting: ((slot: Slot) => void)[] = [];
 
   constructor(data: ExtractWorkerData) {
-    this.#slots = Array.from({ length: WORKERS }, () => ({
-      worker: new Worker(workerUrl('extract-worker'), { workerData: data }),
-      busy: false,
-    }));
+    this.#slots = Array.from({ length: WORKERS }, () => startSlot(data));
   }
 
   /** How many jobs may be in hand at once: one a worker, and one being fetched meanwhile. */
@@ -47,6 +46,7 @@ export class PackPool {
   async run(job: ExtractJob): Promise<number> {
     const slot = await this.#acquire();
     try {
+      if (slot.dead !== undefined) throw ended(slot.dead);
       const answer = await ask(slot.worker, job);
       if (answer.ok) return answer.bytes;
       throw toError(answer, job);
@@ -58,6 +58,25 @@ export class PackPool {
   async close(): Promise<void> {
     await Promise.all(this.#slots.map(({ worker }) => worker.terminate()));
   }
+}
+
+function startSlot(data: ExtractWorkerData): Slot {
+  const slot: Slot = { worker: new Worker(workerUrl('extract-worker'), { workerData: data }), busy: false };
+  slot.worker.on('error', (error: Error) => {
+    slot.dead ??= error;
+  });
+  slot.worker.on('exit', () => {
+    slot.dead ??= new Error('it ended');
+  });
+  return slot;
+}
+
+function ended(cause: Error): HoldfastError {
+  return new HoldfastError(
+    'system.internal',
+    `A worker that restores packs ended by itself: ${cause.message}. What was written is incomplete.`,
+    { cause },
+  );
 }
 
 async function ask(worker: Worker, job: ExtractJob): Promise<ExtractAnswer> {
@@ -73,9 +92,9 @@ async function ask(worker: Worker, job: ExtractJob): Promise<ExtractAnswer> {
     };
     const failed = (error: Error) => {
       settle();
-      reject(error);
+      reject(ended(error));
     };
-    const gone = () => failed(new Error('an extraction worker ended'));
+    const gone = () => failed(new Error('it ended'));
     worker.once('message', done);
     worker.once('error', failed);
     worker.once('exit', gone);

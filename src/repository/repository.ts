@@ -107,6 +107,9 @@ export class Repository {
   ): Promise<{ readonly repository: Repository; readonly kit: KeyKit }> {
     const { signal, clock } = context;
     if ((await store.head(ROOT, { signal })) !== undefined) throw exists(store.address);
+    // A known repository that is gone is most likely a disk that is not mounted: nothing is put in its place.
+    const known = await state.pinOfAddress(store.address);
+    if (known !== undefined) throw notThePinned(store.address, undefined, known.repository, state);
     const id = base32(randomBytes(10));
     const identity = generateIdentity();
     const admin = signingKey(generateSeed());
@@ -157,17 +160,7 @@ export class Repository {
     const atAddress = await state?.pinOfAddress(store.address);
     const other = atAddress !== undefined && atAddress.repository !== root.id;
     if (other || (pin !== undefined && pin.adminKey !== base64(root.adminKey))) {
-      throw new HoldfastError(
-        'repository.not-the-pinned-one',
-        `At ${store.address} is the repository ${root.id}, but this host knows ${atAddress?.repository ?? root.id} there, with another admin key.`,
-        {
-          details: {
-            found: root.id,
-            known: atAddress?.repository ?? root.id,
-            state: state?.directory ?? null,
-          },
-        },
-      );
+      throw notThePinned(store.address, root.id, atAddress?.repository ?? root.id, state);
     }
     const roster = await loadRoster(store, root.id, root.adminKey, pin?.roster ?? 0, context.signal);
     const repository = new Repository(root, roster, store, state);
@@ -400,6 +393,23 @@ function exists(address: string): HoldfastError {
     'repository.exists',
     `There is a repository at ${address} already; it was not touched.`,
   );
+}
+
+function notThePinned(
+  address: string,
+  found: string | undefined,
+  known: string,
+  state: LocalState | null,
+): HoldfastError {
+  const what =
+    found === undefined
+      ? `At ${address} is no repository, but this host knows ${known} there.`
+      : found === known
+        ? `At ${address} is the repository ${known}, but with another admin key than this host knows.`
+        : `At ${address} is the repository ${found}, but this host knows ${known} there.`;
+  return new HoldfastError('repository.not-the-pinned-one', what, {
+    details: { found: found ?? null, known, state: state?.directory ?? null },
+  });
 }
 
 async function wrapAll(

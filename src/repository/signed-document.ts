@@ -11,7 +11,9 @@ export function encodeDocument(domain: Domain, body: JsonObject, admin: SigningK
 
 /** Parses without checking the signature: `holdfast.json` itself says whose key to check it by. */
 export function parseDocument(bytes: Uint8Array, what: string): { body: Fields; signature: Buffer } {
-  const document = new Fields(decodeCanonical(bytes, what), what);
+  const value = decodeCanonical(bytes, what);
+  if (Object.keys(value).join() !== 'body,signature') throw damaged(what, 'it holds more than was signed');
+  const document = new Fields(value, what);
   return { body: document.object('body'), signature: document.bytes('signature', 64) };
 }
 

@@ -14,7 +14,7 @@ import type {
 } from './contract.ts';
 import { extract } from './extract.ts';
 import { readListing } from './listing.ts';
-import { decodeMeta } from './log-part.ts';
+import { decodeMeta, type LogPartName, logPartHeader, parseLogPartName } from './log-part.ts';
 import { type PackBinding, PackReader, type SealedBy } from './pack.ts';
 import { loadPacks } from './pack-list.ts';
 import { PackPool } from './pack-pool.ts';
@@ -143,7 +143,10 @@ export class StoredReader implements RepositoryReader {
       const binding = packs.get(pack);
       if (binding === undefined) throw damaged(snapshot.header.name, `its listing uses the pack ${pack}`);
       const reader = await PackReader.open(this.#store, binding, sealedBy, this.#identity, signal);
-      pieces.push((await reader.frame(frame)).subarray(offset, offset + length));
+      const plain = await reader.frame(frame);
+      if (offset + length > plain.length)
+        throw damaged(snapshot.header.name, `${entry.path} reaches over its frame`);
+      pieces.push(plain.subarray(offset, offset + length));
     }
     return Buffer.concat(pieces);
   }
@@ -159,6 +162,7 @@ export class StoredReader implements RepositoryReader {
     if (fields.string('repository') !== this.#repository)
       throw damaged(name, 'it belongs to another repository');
     checkSignature('log-part', head, this.#roster.keyFor(fields.string('writer'), header.source, name), name);
+    checkSame(logPartHeader(head, partName(name), header.storedBytes, header.storedAt), header);
     const key = openHeader(head.core, this.#identity, name);
     const { sectionStart } = head;
     const sectionEnd = sectionStart + head.section.bytes;
@@ -190,4 +194,22 @@ export class StoredReader implements RepositoryReader {
       data,
     };
   }
+}
+
+function partName(name: string): LogPartName {
+  const parsed = parseLogPartName(name);
+  if (parsed === undefined) throw damaged(name, 'its name is not one of a log part');
+  return parsed;
+}
+
+/** The object may have been swapped for a sibling since its header was read. */
+function checkSame(found: LogPartHeader, expected: LogPartHeader): void {
+  const same =
+    found.writer === expected.writer &&
+    found.sequence === expected.sequence &&
+    found.previous === expected.previous &&
+    found.lineage === expected.lineage &&
+    found.closed === expected.closed &&
+    found.bytes === expected.bytes;
+  if (!same) throw damaged(expected.name, 'it is not the part that was listed');
 }

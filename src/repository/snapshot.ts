@@ -3,7 +3,17 @@
  * sealed body with what only the owner of the data may know.
  */
 import type { ObjectStore } from '../storage/store.ts';
-import { damaged, decodeCanonical, encodeCanonical, Fields, HEX64, RUN_ID, SOURCE_NAME } from './codec.ts';
+import {
+  damaged,
+  decodeCanonical,
+  encodeCanonical,
+  Fields,
+  HEX64,
+  hex,
+  RUN_ID,
+  SOURCE_NAME,
+  sha256,
+} from './codec.ts';
 import type { Ancestor, JsonObject, SnapshotFacts, SnapshotHeader, SnapshotStats } from './contract.ts';
 import type { PackListUse } from './pack-list.ts';
 import type { Identity } from './recipient.ts';
@@ -168,6 +178,9 @@ export async function openManifest(
 ): Promise<SnapshotBody> {
   const bytes = await store.get(name, { signal });
   if (bytes.length > MANIFEST_LIMIT) throw damaged(name, 'it is too large');
+  // Also an honest manifest is not this one when it lies under another name.
+  if (hex(sha256(bytes)) !== parseSnapshotName(name)?.digest)
+    throw damaged(name, 'its bytes do not match its name');
   const head = decodeHead('snapshot', bytes, name);
   const fields = new Fields(head.header, name);
   if (fields.string('repository') !== repository) throw damaged(name, 'it belongs to another repository');
