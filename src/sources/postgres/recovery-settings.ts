@@ -249,13 +249,13 @@ export function restoredHba(): string {
  * The restore_command's script. Status 0: delivered. 1: certainly absent, the log ends here. 126: it cannot be
  * told, so recovery must stop: PostgreSQL takes every status up to 125 for the end of the log and promotes.
  */
-export function fetchScript(supervised: boolean): string {
+export function fetchScript(supervisor: number | null): string {
   const head = `#!/bin/sh
 # restore_command of PostgreSQL: brings the piece of the log named $1 to $2.
 # Status 0: delivered. 1: certainly absent. 126: cannot be told; recovery then stops instead of ending early.
 wal="\${0%/*}/wal"
 `;
-  if (!supervised) {
+  if (supervisor === null) {
     return `${head}if [ -f "$wal/$1" ]; then
   cp "$wal/$1" "$2" || exit 126
   exit 0
@@ -264,8 +264,11 @@ fi
 exit 126
 `;
   }
-  // Pieces come while recovery runs; a hard link is enough, because nobody writes to them any more.
-  return `${head}echo "$1" >"$wal/wanted.new" && mv "$wal/wanted.new" "$wal/wanted" || exit 126
+  // Pieces come while recovery runs; a hard link is enough, because nobody writes to them any more. A restore
+  // that was killed must not be finished by its server alone. Where /proc hides others' processes, only the
+  // wait ends it.
+  return `${head}[ -d /proc/1 ] && [ ! -d /proc/${supervisor} ] && exit 126
+echo "$1" >"$wal/wanted.new" && mv "$wal/wanted.new" "$wal/wanted" || exit 126
 tries=0
 while :; do
   complete=
@@ -278,6 +281,7 @@ while :; do
   [ -f "$wal/$1.gone" ] && exit 126
   [ -n "$complete" ] && exit 1
   case $1 in *.history) exit 1 ;; esac
+  [ -d /proc/1 ] && [ ! -d /proc/${supervisor} ] && exit 126
   tries=$((tries + 1))
   [ "$tries" -gt 12000 ] && exit 126
   sleep 0.05

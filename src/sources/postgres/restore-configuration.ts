@@ -87,7 +87,7 @@ export async function configure(plan: RestorePlan, files: RestoredFiles): Promis
   );
   await writeDurably(join(ours, 'pg_hba.conf'), restoredHba(), owner);
   await writeDurably(join(ours, 'pg_ident.conf'), '', owner);
-  await writeDurably(join(ours, 'fetch-wal.sh'), fetchScript(request.start), owner);
+  await writeDurably(join(ours, 'fetch-wal.sh'), fetchScript(request.start ? process.pid : null), owner);
   await writeDurably(join(ours, 'release.sql'), releaseScript(autoOriginal, cutOff, recovery), owner);
   await writeDurably(join(ours, 'source.auto.conf'), autoOriginal, owner);
   await writeDurably(join(ours, 'README.txt'), restoreReadme(commands(plan)), owner);

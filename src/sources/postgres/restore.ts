@@ -12,6 +12,7 @@ import { inStep } from '../../core/progress.ts';
 import type { Restored, RestoreRequest } from '../source.ts';
 import { findBinaries, requireBinaries } from './binaries.ts';
 import { writeDurably } from './durable-file.ts';
+import { LogInspection } from './log-inspection.ts';
 import { formatLsn, historyName, lineageOf, lsnOf, parseLineage, positionOf } from './position.ts';
 import { nextRecordStart } from './reached-position.ts';
 import { type Recovered, runRecovery } from './recovery-run.ts';
@@ -131,7 +132,13 @@ async function socketFolder(to: string): Promise<string> {
 }
 
 function spoolOf(plan: RestorePlan, gate: ((name: string) => Promise<void>) | undefined): WalSpool {
-  const { meta, owner, request, walFolder } = plan;
+  const { meta, owner, request, walFolder, beforeLsn, warnings } = plan;
+  const inspection = new LogInspection({
+    segmentSize: meta.walSegmentSize,
+    before: beforeLsn,
+    owner,
+    onWarning: (warning) => void warnings.push(warning),
+  });
   return new WalSpool({
     folder: walFolder,
     snapshotFolder: snapshotWalFolder(request.to),
@@ -141,6 +148,7 @@ function spoolOf(plan: RestorePlan, gate: ((name: string) => Promise<void>) | un
     stopLsn: lsnOf(meta.stopLsn),
     owner,
     sync: gate === undefined,
+    inspect: (path, timeline, start, end) => inspection.segment(path, timeline, start, end),
     ...(gate === undefined ? {} : { gate }),
   });
 }

@@ -36,6 +36,8 @@ const majorOfMagic = new Map([
 
 const rmXlog = 0;
 const rmXact = 1;
+const rmTablespace = 5;
+const infoTablespaceCreate = 0x00;
 const infoSwitch = 0x40;
 const infoRestorePoint = 0x70;
 const xactOpMask = 0x70;
@@ -45,6 +47,8 @@ const xactCommitPrepared = 0x30;
 /** A plain commit needs its header, at most three small block headers and the time: 45 bytes. */
 const commitPrefix = 64;
 const restorePointPrefix = 128;
+/** A path of at most 1024 bytes (MAXPGPATH). */
+const tablespacePrefix = 1100;
 /**
  * A prepared commit keeps its transaction id behind its lists of subtransactions, files and messages. Larger
  * ones (a million subtransactions) are reported with the id 0 rather than gathered in memory.
@@ -60,6 +64,13 @@ export interface RestorePoint {
   /** Microseconds since 1970. */
   readonly time: bigint;
   readonly name: string;
+}
+
+/** A tablespace made outside the data directory (`CREATE TABLESPACE`). */
+export interface TablespaceCreation {
+  readonly position: bigint;
+  readonly oid: number;
+  readonly location: string;
 }
 
 export interface WalScannerOptions {
@@ -106,6 +117,7 @@ export class WalScanner {
 
   #commits: Commit[] = [];
   #restorePoints: RestorePoint[] = [];
+  #tablespaces: TablespaceCreation[] = [];
 
   constructor(start: bigint, options: WalScannerOptions) {
     const offset = Number(start & BigInt(walPageSize - 1));
@@ -151,6 +163,13 @@ export class WalScanner {
     const points = this.#restorePoints;
     this.#restorePoints = [];
     return points;
+  }
+
+  /** Tablespaces whose creation has been completed since the last call, in log order. */
+  takeTablespaces(): TablespaceCreation[] {
+    const tablespaces = this.#tablespaces;
+    this.#tablespaces = [];
+    return tablespaces;
   }
 
   /** Consumes the next bytes of the log. Throws `postgres.wal-invalid` for what PostgreSQL cannot have written. */
@@ -263,7 +282,7 @@ export class WalScanner {
       if (start + length > limit || length < recordHeader) break;
       const rmid = view.getUint8(start + 17);
       this.#checkLink(view, start, start + shift, last);
-      if (rmid <= rmXact) {
+      if (rmid <= rmXact || rmid === rmTablespace) {
         this.#recordLength = length;
         this.#recordStart = start + shift;
         this.#finish(chunk.subarray(start, start + length), view.getUint8(start + 16), rmid);
@@ -362,6 +381,8 @@ export class WalScanner {
       this.#skipTo = this.#segmentEnd(end);
     } else if (rmid === rmXlog && (info & 0xf0) === infoRestorePoint) {
       this.#restorePoints.push(this.#restorePoint(record));
+    } else if (rmid === rmTablespace && (info & 0xf0) === infoTablespaceCreate) {
+      this.#tablespaces.push(this.#tablespace(record));
     }
   }
 
@@ -390,6 +411,19 @@ export class WalScanner {
       position: this.#base + BigInt(this.#recordStart),
       time: view.getBigInt64(data, true) + postgresEpoch,
       name: new TextDecoder().decode(stop < 0 ? name : name.subarray(0, stop)),
+    };
+  }
+
+  #tablespace(record: Uint8Array): TablespaceCreation {
+    const view = new DataView(record.buffer, record.byteOffset, record.byteLength);
+    const data = this.#mainData(view);
+    const path = record.subarray(data + 4);
+    const stop = path.indexOf(0);
+    if (stop < 0) throw this.#invalid(this.#recordStart, 'the path of a tablespace does not end');
+    return {
+      position: this.#base + BigInt(this.#recordStart),
+      oid: view.getUint32(data, true),
+      location: new TextDecoder().decode(path.subarray(0, stop)),
     };
   }
 
@@ -441,6 +475,7 @@ function prefixOf(info: number, rmid: number): number {
     if (operation === xactCommit) return commitPrefix;
     return operation === xactCommitPrepared ? preparedPrefixLimit : 0;
   }
+  if (rmid === rmTablespace) return (info & 0xf0) === infoTablespaceCreate ? tablespacePrefix : 0;
   return rmid === rmXlog && (info & 0xf0) === infoRestorePoint ? restorePointPrefix : 0;
 }
 

@@ -28,8 +28,8 @@ export interface WalSpoolOptions {
   readonly sync: boolean;
   /** Awaited before a segment appears: keeps the spool small. */
   readonly gate?: (name: string) => Promise<void>;
-  /** A segment has appeared. */
-  readonly onSegment?: (name: string) => void;
+  /** Awaited with each segment's file before it appears; its log ends at `end`. A rejection ends the filling. */
+  readonly inspect?: (path: string, timeline: number, start: bigint, end: bigint) => Promise<void>;
 }
 
 interface OpenSegment {
@@ -81,7 +81,7 @@ export class WalSpool {
       const name = segmentName(this.#timeline, at, segmentSize);
       const from = join(snapshotFolder, name);
       if (at + this.#size <= stopLsn) {
-        await this.#publish(from, name);
+        await this.#publish(from, name, at);
         continue;
       }
       await this.#take(from, name);
@@ -102,10 +102,11 @@ export class WalSpool {
     const { segmentSize } = this.#options;
     const start = segmentStart(lsn, segmentSize);
     const shared = lsn > start ? await this.#read(start, Number(lsn - start)) : undefined;
+    // What the old timeline wrote after it was left is nobody's log any more.
+    this.#end = lsn;
     await this.#close();
     this.#timeline = timeline;
     this.#branches.push({ timeline, start });
-    this.#end = lsn;
     if (shared === undefined) return;
     this.#open = await this.#segment(timeline, start, 'w+');
     await this.#open.file.truncate(segmentSize);
@@ -173,13 +174,15 @@ export class WalSpool {
     if (this.#options.sync) await open.file.sync();
     await open.file.close();
     this.#open = undefined;
-    await this.#publish(this.#partial(open.name), open.name);
+    await this.#publish(this.#partial(open.name), open.name, open.start);
   }
 
-  async #publish(from: string, name: string): Promise<void> {
+  async #publish(from: string, name: string, start: bigint): Promise<void> {
     await this.#options.gate?.(name);
+    if (this.#options.inspect !== undefined && start < this.#end) {
+      await this.#found(name, () => this.#options.inspect!(from, this.#timeline, start, this.#end));
+    }
     await this.#move(from, join(this.#options.folder, name), name);
-    this.#options.onSegment?.(name);
   }
 
   async #take(from: string, name: string): Promise<void> {
@@ -187,8 +190,12 @@ export class WalSpool {
   }
 
   async #move(from: string, to: string, name: string): Promise<void> {
+    await this.#found(name, () => rename(from, to));
+  }
+
+  async #found(name: string, work: () => Promise<void>): Promise<void> {
     try {
-      await rename(from, to);
+      await work();
     } catch (error) {
       if (systemErrorCode(error) !== 'ENOENT') throw error;
       throw new HoldfastError(
