@@ -71,6 +71,8 @@ class LogCapture {
   #connected = false;
   #gap = false;
   #busySince: number | undefined;
+  /** Code of the last failure, until streaming works again. */
+  #trouble: string | undefined;
   #until: bigint | undefined;
   #totals = { parts: 0, bytes: 0 };
   #written = 0n;
@@ -187,6 +189,8 @@ class LogCapture {
 
   /** A part is durable: what was begun for a gap or a new timeline has begun. */
   #changed(): void {
+    if (this.#trouble !== undefined) this.#request.log.info('Capture goes on.');
+    this.#trouble = undefined;
     this.#gap = false;
     this.#next = undefined;
     this.#tell();
@@ -227,6 +231,18 @@ class LogCapture {
     } catch (error) {
       return isHoldfastError(error) && error.details.sqlState === '57P03';
     }
+  }
+
+  /** Once for each kind of trouble: an outage of a night must not fill the log. */
+  #complain(error: unknown): void {
+    const [code, message] = isHoldfastError(error) ? [error.code, error.message] : ['', String(error)];
+    const level = code === this.#trouble ? 'debug' : 'warn';
+    this.#trouble = code;
+    this.#request.log.log(
+      level,
+      `Capture is interrupted and keeps trying; nothing acknowledged is lost. ${message}`,
+      { code },
+    );
   }
 
   /** The server notices only after wal_sender_timeout that our own earlier connection is gone; then it is another's. */
