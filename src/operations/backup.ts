@@ -21,6 +21,7 @@ export interface BackupResult {
   readonly snapshot: SnapshotHeader;
   readonly stats: SnapshotStats;
   readonly warnings: readonly string[];
+  readonly formatPosition: (position: string) => string;
   /** What this run created because it was the first in zero-configuration mode. */
   readonly created: InitResult | null;
   /** The name under which this host was enrolled by this run. */
@@ -44,6 +45,7 @@ export async function backup(
     const facts = await source.snapshot({ ...context, sink: run });
     const { header, stats } = await run.publish(facts);
     const { repository: address } = workspace.configuration;
+    const formatPosition = workspace.kind(source.kind).positions.format;
     const { warnings } = facts;
     return {
       source: source.name,
@@ -52,6 +54,7 @@ export async function backup(
       snapshot: header,
       stats,
       warnings,
+      formatPosition,
       created,
       enrolled,
     };

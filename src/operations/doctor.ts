@@ -1,7 +1,7 @@
 /** Says what is missing or risky, with the command, statement or line that mends it. Changes nothing. */
 import { access, constants } from 'node:fs/promises';
 import type { RunContext } from '../core/context.ts';
-import { HoldfastError, isHoldfastError } from '../core/errors.ts';
+import { HoldfastError } from '../core/errors.ts';
 import { inStep } from '../core/progress.ts';
 import type { Repository } from '../repository/repository.ts';
 import type { Finding } from '../sources/source.ts';
@@ -76,10 +76,12 @@ async function examineRepository(
     findings.push(...(await examineKey(workspace, repository, context)));
     return { findings, repository };
   } catch (error) {
-    if (isHoldfastError(error, 'repository.not-found') || isHoldfastError(error, 'storage.unreachable')) {
-      const first = workspace.zeroConfiguration ? 'holdfast backup' : 'holdfast init';
-      findings.push({ ...findingOf(error), remedy: `If it is to be a new repository: ${first}` });
-    } else findings.push(findingOf(error));
+    findings.push(findingOf(error));
+    try {
+      await workspace.unlock(context);
+    } catch (unreadable) {
+      findings.push(findingOf(unreadable));
+    }
     return { findings, repository: null };
   }
 }

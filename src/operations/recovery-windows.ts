@@ -64,8 +64,10 @@ export function recoveryRanges(
       if (stretch.snapshots.length > 0) windows.push(windowOf(stretch));
       else orphans.push({ lineage: history.lineage, fromPosition: stretch.from, toPosition: stretch.to });
     }
-    stretches.forEach((stretch, index) => {
-      const before = stretches[index - 1];
+    // Between bare snapshots nothing was promised that could be missing.
+    const logged = stretches.filter((stretch) => stretch.pieces.length > 0);
+    logged.forEach((stretch, index) => {
+      const before = logged[index - 1];
       if (before === undefined || !own.includes(stretch)) return;
       gaps.push(gapBetween(history, before, stretch));
     });

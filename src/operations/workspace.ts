@@ -5,7 +5,7 @@
 import { configuredSource, loadConfiguration } from '../core/config.ts';
 import type { Configuration, SourceConfiguration } from '../core/configuration.ts';
 import type { RunContext } from '../core/context.ts';
-import { HoldfastError } from '../core/errors.ts';
+import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { Logger } from '../core/log.ts';
 import type { Secrets } from '../core/redaction.ts';
 import { readSecretFile, resolvePassphrase } from '../core/secret.ts';
@@ -86,7 +86,25 @@ export class Workspace {
 
   /** The repository, pins checked. Throws `repository.not-found`, `storage.unreachable`, … */
   async repository(context: RunContext, options: StoreChoice = {}): Promise<Repository> {
-    return await Repository.open(await this.store(context, options), await this.state(), context);
+    try {
+      return await Repository.open(await this.store(context, options), await this.state(), context);
+    } catch (error) {
+      throw await this.#firstUse(error);
+    }
+  }
+
+  /** Where this host never used a repository, the likely remedy for a missing one is to create it. */
+  async #firstUse(error: unknown): Promise<unknown> {
+    if (!isHoldfastError(error, 'storage.unreachable') && !isHoldfastError(error, 'repository.not-found'))
+      return error;
+    const state = await this.state();
+    if ((await state.pinOfAddress(this.configuration.repository)) !== undefined) return error;
+    const create = this.zeroConfiguration ? 'holdfast backup' : 'holdfast init';
+    return new HoldfastError(error.code, error.message, {
+      next: `If there is no repository there yet, create it: ${create}. Else: ${error.next}`,
+      details: error.details,
+      cause: error.cause,
+    });
   }
 
   /** The named source's configuration; the only one where no name is given. Throws `config.unknown-source`. */

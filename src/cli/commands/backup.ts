@@ -16,7 +16,7 @@ export function define(command: Command): void {
         const done = await backup(workspace, { source, cwd: run.cwd }, run.context());
         const { created, enrolled, stats, warnings } = done;
         const result = {
-          ...snapshotJson(done.snapshot),
+          ...snapshotJson(done.snapshot, done.formatPosition),
           durable: done.address,
           stats,
           warnings,
