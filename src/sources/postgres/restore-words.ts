@@ -5,6 +5,8 @@ import type { RestorePlan } from './restore-configuration.ts';
 
 export interface Commands {
   readonly start: string;
+  /** Ends when the replay has ended: pg_ctl does not wait for that, and until then nobody is let in. */
+  readonly wait: string;
   readonly stop: string;
   readonly connect: string;
   /** Takes the cut-off back. */
@@ -33,6 +35,7 @@ export function commands(plan: RestorePlan): Commands {
   return {
     // Recovery can take hours, and pg_ctl gives up waiting after a minute by itself.
     start: `${as}${control} -D ${to} -l ${shellQuote(serverLog(plan))} -t 86400 start${note}`,
+    wait: `until ${as}${psql} -d template1 -Atc 'SELECT 1' >/dev/null 2>&1; do sleep 2; tail -n 1 ${shellQuote(serverLog(plan))}; done`,
     stop: `${as}${control} -D ${to} -m fast stop`,
     connect: `${as}${psql} -d postgres`,
     release: `${as}${psql} -d postgres -f ${shellQuote(join(request.to, restoreFolder, 'release.sql'))}`,
@@ -41,13 +44,19 @@ export function commands(plan: RestorePlan): Commands {
 
 export function nextSteps(plan: RestorePlan, known: Commands, started: boolean): string[] {
   const readme = join(plan.request.to, restoreFolder, 'README.txt');
-  return [...(started ? [] : [known.start]), known.connect, known.stop, `less ${shellQuote(readme)}`];
+  return [
+    ...(started ? [] : [known.start, known.wait]),
+    known.connect,
+    known.stop,
+    `less ${shellQuote(readme)}`,
+  ];
 }
 
 export function restoreReadme(known: Commands): string {
   return `This data directory was restored by Holdfast.
 
 Start     ${known.start}
+Replay    ${known.wait}
 Connect   ${known.connect}
 Stop      ${known.stop}
 

@@ -121,23 +121,18 @@ describe.skipIf(!there)('a restore of PostgreSQL', () => {
   it('leaves a folder that recovers by itself when it is started later', async () => {
     const restored = await rescue.restore('folder', rescue.latest(), { start: false });
     expect(restored.server).toBeNull();
-    const [start, connect] = restored.next as [string, string];
-    await promisify(execFile)('sh', ['-c', start]);
+    const [start, wait, connect] = restored.next as [string, string, string];
+    await run('sh', ['-c', start]);
+    await run('sh', ['-c', wait], { timeout: 30_000 });
     const pid = Number((await readFile(join(restored.to, 'postmaster.pid'), 'utf8')).split('\n')[0]);
     try {
       const psql = `${connect} -Atc`;
-      const { stdout } = await promisify(execFile)('sh', [
-        '-c',
-        `${psql} 'SELECT max(id), pg_is_in_recovery() FROM t'`,
-      ]);
+      const { stdout } = await run('sh', ['-c', `${psql} 'SELECT max(id), pg_is_in_recovery() FROM t'`]);
       expect(stdout.trim()).toBe('5900|f');
       const log = await readFile(join(restored.to, 'holdfast-restore', 'server.log'), 'utf8');
       expect(log).toContain('archive recovery complete');
       // Taking over is one script, and brings back what the source had.
-      await promisify(execFile)('sh', [
-        '-c',
-        `${connect} -v ON_ERROR_STOP=1 -f ${restored.to}/holdfast-restore/release.sql`,
-      ]);
+      await run('sh', ['-c', `${connect} -v ON_ERROR_STOP=1 -f ${restored.to}/holdfast-restore/release.sql`]);
       const auto = await readFile(join(restored.to, 'postgresql.auto.conf'), 'utf8');
       expect(auto.split('\n').filter((line) => line !== '' && !line.startsWith('#'))).toEqual([]);
     } finally {
