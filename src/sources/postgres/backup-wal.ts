@@ -32,6 +32,8 @@ export class BackupWal {
   readonly #status: NodeJS.Timeout;
   #position: bigint;
   #sentAt = 0n;
+  /** The write under way: the lane is not free before it settles. */
+  #receiving: Promise<void> = Promise.resolve();
   #open = false;
   #stop: bigint | undefined;
   #failed: { readonly error: unknown } | undefined;
@@ -45,7 +47,10 @@ export class BackupWal {
     this.#stream = connection.startReplication(
       { slot, timeline, start: this.#position },
       {
-        onWal: (_start, _walEnd, sentAt, data) => this.#receive(sentAt, data),
+        onWal: (_start, _walEnd, sentAt, data) => {
+          this.#receiving = this.#receive(sentAt, data);
+          return this.#receiving;
+        },
         onKeepalive: (_walEnd, sentAt, replyRequested) => {
           this.#sentAt = sentAt;
           if (replyRequested) this.#report();
@@ -90,6 +95,8 @@ export class BackupWal {
         );
       }
     }
+    // The stream may have run ahead of `stop`; nothing more is written from now on but what is under way.
+    await this.#receiving;
     if (this.#failed !== undefined) throw this.#failed.error;
     this.#finished = true;
     this.#complete();

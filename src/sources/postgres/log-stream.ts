@@ -107,9 +107,7 @@ class LogCapture {
       if (signal.aborted || this.#isHopeless(error) || this.#isBusyTooLong(error)) throw error;
       if (this.#totals.parts > before) pause = firstPauseMs;
       this.#setState('connecting');
-      this.#request.log.warn(`Capture was interrupted and tries again in ${Math.round(pause)} ms.`, {
-        error,
-      });
+      this.#complain(error);
       await clock.sleep(pause * (0.75 + Math.random() / 2), signal);
       pause = Math.min(pause * 2, longestPauseMs);
     }

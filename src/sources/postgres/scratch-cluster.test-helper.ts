@@ -1,11 +1,13 @@
 /** Real clusters for the tests of this folder: initdb, start, psql, stop, in a temporary folder of their own. */
 import { execFile, execFileSync, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import {
   chownSync,
   existsSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
@@ -14,8 +16,6 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 
 const run = promisify(execFile);
-/** By the arguments of initdb; for the life of this process. */
-const templates = new Map<string, string>();
 
 /** The newest PostgreSQL of the system with every tool that the tests use; undefined when there is none. */
 export function postgresBin(): string | undefined {
@@ -85,20 +85,29 @@ export class ScratchCluster {
     return cluster;
   }
 
-  /** A copy of a cluster made once for these arguments: initdb is slow. */
+  /** A copy of a cluster that is made once for these arguments and kept for later runs: initdb is slow. */
   async #initialise(args: readonly string[]): Promise<void> {
-    const key = args.join(' ');
-    const known = templates.get(key);
-    if (known !== undefined) {
-      execFileSync('cp', ['-a', known, this.data]);
+    const key = createHash('sha256')
+      .update(JSON.stringify([this.bin, this.#owner, args]))
+      .digest('hex')
+      .slice(0, 12);
+    const template = `/tmp/holdfast-pg-template-${key}-${process.getuid?.()}`;
+    if (!existsSync(template)) {
+      const more = ['-U', 'postgres', '-A', 'trust', '-N', '--no-locale', '-E', 'UTF8'];
+      await this.tool('initdb', ['-D', this.data, ...more, ...args]);
+      const fresh = mkdtempSync('/tmp/holdfast-pg-');
+      execFileSync('cp', ['-a', this.data, join(fresh, 'data')]);
+      try {
+        // Whoever is first wins; the template is complete from its first moment.
+        renameSync(join(fresh, 'data'), template);
+      } catch (error) {
+        if (!existsSync(template)) throw error;
+      } finally {
+        rmSync(fresh, { recursive: true, force: true });
+      }
       return;
     }
-    const more = ['-U', 'postgres', '-A', 'trust', '-N', '--no-locale', '-E', 'UTF8'];
-    await this.tool('initdb', ['-D', this.data, ...more, ...args]);
-    const template = mkdtempSync('/tmp/holdfast-pg-');
-    process.once('exit', () => rmSync(template, { recursive: true, force: true }));
-    execFileSync('cp', ['-a', this.data, join(template, 'data')]);
-    templates.set(key, join(template, 'data'));
+    execFileSync('cp', ['-a', template, this.data]);
   }
 
   get url(): string {
