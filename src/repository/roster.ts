@@ -3,7 +3,7 @@
  * digest, signed by the admin key; the highest number counts.
  */
 import type { KeyObject } from 'node:crypto';
-import { isHoldfastError } from '../core/errors.ts';
+import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { ObjectStore } from '../storage/store.ts';
 import { base64, damaged, type Fields, fromBase64, hex, sha256 } from './codec.ts';
 import type { JsonObject } from './contract.ts';
@@ -107,6 +107,13 @@ export function decodeRoster(
     body.string('type') === 'roster' &&
     body.string('repository') === repository;
   if (!sound) throw damaged(what, 'it is not a roster of this repository');
+  // Ignoring a revocation would accept what the owner has withdrawn.
+  if (body.array('revocations').length > 0) {
+    throw new HoldfastError(
+      'repository.newer-format',
+      `The roster ${what} revokes writers, which this version cannot judge.`,
+    );
+  }
   const writers = body.objects('writers').map((writer) => decodeWriter(writer, what));
   const roster: Roster = {
     number: body.integer('number', 1),
