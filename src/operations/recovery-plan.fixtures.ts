@@ -21,6 +21,8 @@ export interface Place {
   readonly lineage?: string;
   readonly ancestors?: readonly Ancestor[];
   readonly storedAt?: number;
+  /** When the part's stream was opened, in the test's seconds. Default 0: all parts are of one stream. */
+  readonly opened?: number;
 }
 
 export function snapshot(
@@ -30,7 +32,7 @@ export function snapshot(
   seconds: readonly [number, number],
   place: Place = {},
 ): SnapshotHeader {
-  const times = { started: start * 1000, finished: start * 1000 };
+  const times = { started: (start + seconds[0]) * 1000, finished: (start + seconds[1]) * 1000 };
   return {
     id,
     digest: id,
@@ -65,12 +67,12 @@ export function part(from: number, to: number, commits: readonly Commit[], place
   const sorted = [...times].sort((a, b) => (a < b ? -1 : 1));
   const lineage = place.lineage ?? 'sys/1';
   const header: LogPartHeader = {
-    name: `logs/app/${lineage}/${from}-${to}`,
-    digest: `${lineage}/${from}-${to}`,
+    name: `logs/app/${lineage}/${place.opened ?? 0}/${from}-${to}`,
+    digest: `${lineage}/${place.opened ?? 0}/${from}-${to}`,
     source: 'app',
     kind: 'postgres',
     writer: 'w',
-    stream: 's',
+    stream: streamOf(place.opened ?? 0),
     sequence: from,
     previous: null,
     replaces: null,
@@ -84,8 +86,13 @@ export function part(from: number, to: number, commits: readonly Commit[], place
         : { first: `${times[0]}`, last: `${times.at(-1)}`, min: `${sorted[0]}`, max: `${sorted.at(-1)}` },
     bytes: to - from,
     storedBytes: to - from,
-    closed: start * 1000,
+    closed: sorted.length === 0 ? start * 1000 : Number(sorted.at(-1)! / 1000n),
     storedAt: place.storedAt ?? Number((times.at(-1) ?? micros(0)) / 1000n),
   };
   return { header, commits: inside };
+}
+
+function streamOf(second: number): string {
+  const moment = new Date((start + second) * 1000).toISOString().replaceAll(/[-:]|\.\d+/g, '');
+  return `${moment}-${second}`;
 }

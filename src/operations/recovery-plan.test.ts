@@ -4,6 +4,7 @@ import type { SnapshotHeader } from '../repository/contract.ts';
 import { type BuiltPart, commit, micros, part, position, snapshot } from './recovery-plan.fixtures.ts';
 import { planRecovery, type RecoveryPlan } from './recovery-plan.ts';
 import type { RecoveryTarget } from './recovery-request.ts';
+import { recoveryRanges } from './recovery-windows.ts';
 
 function plan(
   snapshots: readonly SnapshotHeader[],
@@ -234,5 +235,62 @@ describe('timelines', () => {
     expect(brief(plan(snapshots, both, at(32)))).toBe('recovery.ambiguous-timeline');
     expect(brief(plan(snapshots, both, at(32), '3'))).toBe('A [80-210 155-190] 185 sys/3');
     expect(brief(plan(snapshots, both, at(17.5)))).toBe('A [80-210] 180 sys/1');
+  });
+});
+
+describe('a server that was put back to an older state', () => {
+  // Captured to position 200, second 20. Then put back to position 150; captured again from 140 on at second 40.
+  const first = Array.from({ length: 11 }, (_, index) => commit(100 + index * 10, 10 + index));
+  const second = [...first.slice(0, 5), commit(155, 42), commit(175, 43), commit(195, 44), commit(215, 45)];
+  const old = { opened: 5 };
+  const anew = { opened: 40 };
+  const small = [part(80, 150, first, old), part(150, 205, first, old)];
+  const again = [part(140, 160, second, anew), part(160, 220, second, anew)];
+  const snapshots = [snapshot('A', 80, 95, [8, 9]), snapshot('B', 165, 170, [42.2, 42.5])];
+  test.each([
+    ['before it', at(17.5), 'A [80-150 150-205] 180 sys/1'],
+    ['its last commit before', at(20), 'A [80-150 150-205] end sys/1'],
+    ['between the two', at(30), 'recovery.outside-window'],
+    ['after it, before the new snapshot', at(42.1), 'recovery.outside-window'],
+    ['after it', at(43.5), 'B [160-220] 195 sys/1'],
+    ['the newest', latest, 'B [160-220] end sys/1'],
+    ['a position of the first', lsn(150), 'A [80-150 150-205] 150 sys/1'],
+    ['a position of both', lsn(180), 'recovery.ambiguous-timeline'],
+  ] as const)('%s', (_, target, expected) => {
+    expect(brief(plan(snapshots, [...small, ...again], target))).toBe(expected);
+  });
+
+  test('is found by commits where large parts hide it from the headers', () => {
+    const merged = [part(80, 205, first, old), part(140, 220, second, anew)];
+    expect(brief(plan(snapshots, merged, at(43.5)))).toBe('B [140-220] 195 sys/1');
+    expect(brief(plan([snapshots[0]!], merged, at(43.5)))).toBe('recovery.outside-window');
+  });
+
+  test('is not suspected where a capture without memory sends the same again', () => {
+    const more = [...first, commit(215, 25), commit(225, 26)];
+    const resent = [...small, part(140, 230, more, { opened: 22 })];
+    expect(brief(plan([snapshots[0]!], resent, at(25.5)))).toBe('A [80-150 140-230] 225 sys/1');
+    const hole = [
+      part(80, 120, first, old),
+      part(180, 205, first, old),
+      part(110, 230, more, { opened: 22 }),
+    ];
+    expect(brief(plan([snapshots[0]!], hole, at(25.5)))).toBe('A [80-120 110-230] 225 sys/1');
+  });
+
+  test('a snapshot taken between the two belongs to no window, but can be restored itself', () => {
+    const between = snapshot('M', 165, 170, [30, 31]);
+    const all = [snapshots[0]!, between];
+    expect(brief(plan(all, [...small, ...again], at(43.5)))).toBe('recovery.outside-window');
+    expect(brief(plan(all, [...small, ...again], { kind: 'snapshot', id: 'M' }))).toBe('M [] end sys/1');
+  });
+
+  test('the windows of a list are two', () => {
+    const parts = [...small, ...again].map(({ header }) => header);
+    const { windows } = recoveryRanges(snapshots, parts);
+    expect(windows.map(({ fromTime, toTime }) => [fromTime, toTime])).toEqual([
+      [micros(9.001), micros(20)],
+      [micros(42.501), micros(45)],
+    ]);
   });
 });

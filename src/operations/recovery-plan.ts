@@ -4,9 +4,10 @@
  * A plan is a value: `restore --dry-run` prints it, `restore` executes it. What cannot be planned exactly is
  * refused with the nearest moments on both sides; never is a silently different moment planned.
  */
-import type { HoldfastError } from '../core/errors.ts';
+import { HoldfastError } from '../core/errors.ts';
 import type { Commit, LogPartHeader, SnapshotHeader } from '../repository/contract.ts';
 import type { StopAt } from '../sources/source.ts';
+import { branchesByCommits, lineageOfBranch } from './recovery-branches.ts';
 import { CommitIndex, commitPosition, type Lookup } from './recovery-commits.ts';
 import {
   compare,
@@ -59,34 +60,51 @@ interface Candidate {
  * `recovery.unknown-snapshot`, `recovery.nothing-to-restore`.
  */
 export function* planRecovery(request: RecoveryRequest): Lookup<RecoveryPlan | HoldfastError> {
+  if (request.target.kind === 'snapshot') return plan(request, planSnapshot(request, request.target.id));
+  const outcome = yield* planOnBranches({ ...request, ...(yield* branchesByCommits(request)) });
+  return outcome instanceof HoldfastError ? outcome : plan(request, outcome);
+}
+
+/** Branches have names of our own; a plan speaks of what is stored. */
+function plan(request: RecoveryRequest, planned: RecoveryPlan | HoldfastError): RecoveryPlan | HoldfastError {
+  if (planned instanceof HoldfastError) return planned;
+  const parts = new Map(request.parts.map((part) => [part.name, part]));
+  return {
+    ...planned,
+    snapshot: request.snapshots.find(({ digest }) => digest === planned.snapshot.digest) ?? planned.snapshot,
+    parts: planned.parts.map((part) => parts.get(part.name) ?? part),
+    stop: { ...planned.stop, lineage: lineageOfBranch(planned.stop.lineage) },
+  };
+}
+
+function* planOnBranches(request: RecoveryRequest): Lookup<RecoveryPlan | HoldfastError> {
   const commits = new CommitIndex();
   const refuse = new RecoveryRefusals(request, commits);
   if (request.snapshots.length === 0) return refuse.nothing();
-  if (request.target.kind === 'snapshot') return planSnapshot(request, request.target.id, refuse);
   const all = histories([...request.snapshots, ...request.parts]);
   const chosen = request.lineage === null ? all : all.filter((h) => named(h.lineage, request.lineage!));
   if (chosen.length === 0) return refuse.unknownLineage(all);
   switch (request.target.kind) {
-    case 'latest':
-      return yield* planLatest(request, chosen, commits, refuse);
     case 'position':
       return yield* planPosition(request, chosen, request.target.position, commits, refuse);
     case 'time':
       return yield* planTime(request, chosen, request.target.time, commits, refuse);
+    default:
+      return yield* planLatest(request, chosen, commits, refuse);
   }
 }
 
-function named(lineage: string, name: string): boolean {
-  return lineage === name || lineage.slice(lineage.lastIndexOf('/') + 1) === name;
+/** A timeline's number means all of its branches; a branch's own name only that one. */
+function named(branch: string, name: string): boolean {
+  const lineage = lineageOfBranch(branch);
+  return branch === name || lineage === name || lineage.slice(lineage.lastIndexOf('/') + 1) === name;
 }
 
 // ---------------------------------------------------------------- snapshot
 
-function planSnapshot(
-  request: RecoveryRequest,
-  id: string,
-  refuse: RecoveryRefusals,
-): RecoveryPlan | HoldfastError {
+function planSnapshot(request: RecoveryRequest, id: string): RecoveryPlan | HoldfastError {
+  const refuse = new RecoveryRefusals(request, new CommitIndex());
+  if (request.snapshots.length === 0) return refuse.nothing();
   const exact = request.snapshots.filter((snapshot) => snapshot.id === id);
   const matching =
     exact.length > 0 ? exact : request.snapshots.filter((snapshot) => snapshot.id.startsWith(id));

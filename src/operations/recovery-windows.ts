@@ -4,6 +4,7 @@
  * The edges are moments that can surely be restored; a plan, which looks at commits, may reach a little further.
  */
 import type { LogPartHeader, SnapshotHeader } from '../repository/contract.ts';
+import { branchesByHeaders } from './recovery-branches.ts';
 import { compare, forkOf, type History, histories, type Stretch, stretchesOf } from './recovery-history.ts';
 
 export interface RecoveryWindow {
@@ -48,9 +49,10 @@ export interface RecoveryRanges {
 
 /** Of one source; parts that cover its log, in any order. */
 export function recoveryRanges(
-  snapshots: readonly SnapshotHeader[],
-  parts: readonly LogPartHeader[],
+  storedSnapshots: readonly SnapshotHeader[],
+  storedParts: readonly LogPartHeader[],
 ): RecoveryRanges {
+  const { snapshots, parts } = branchesByHeaders({ snapshots: storedSnapshots, parts: storedParts });
   const all = histories([...snapshots, ...parts]).map((history) => ({
     history,
     stretches: stretchesOf(history, snapshots, parts),
