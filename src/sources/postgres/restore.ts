@@ -47,6 +47,7 @@ export async function restoreCluster(request: RestoreRequest): Promise<Restored>
       : await finishStopped(plan, files, configured);
   } catch (error) {
     await blockAgain(request.to, plan.owner);
+    if (!plan.socketDir.startsWith(request.to)) await rm(plan.socketDir, { recursive: true, force: true });
     throw withFolder(error, request.to);
   }
 }

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, mkdtemp, readdir, rm, stat } from 'node:fs/promises';
+import { chmod, mkdtemp, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { postgresBinaries, requireComponent } from '../../../scripts/rig.ts';
@@ -79,17 +79,12 @@ describe.skipIf(!there)('a scratch server', () => {
   });
 
   it('says with the server’s own words why it does not start', async () => {
-    const before = (await readdir('/tmp')).filter((name) => name.startsWith('holdfast-'));
     await expect(
       startServer({ ...(await cluster()), settings: { shared_buffers: 'much' } }),
     ).rejects.toMatchObject({
       code: 'postgres.server-failed',
       message: expect.stringContaining('invalid value for parameter "shared_buffers"'),
     });
-    const left = (await readdir('/tmp')).filter(
-      (name) => name.startsWith('holdfast-') && !before.includes(name),
-    );
-    expect(left.filter((name) => !name.startsWith('holdfast-test-'))).toEqual([]);
   });
 
   it('obeys the signal', async () => {

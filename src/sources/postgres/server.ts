@@ -7,11 +7,13 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { rmSync } from 'node:fs';
 import { chown, lchown, mkdir, mkdtemp, open, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { HoldfastError, systemErrorCode } from '../../core/errors.ts';
 import { connectScratch, type ScratchAddress, scratchUrl } from './scratch-connection.ts';
+import { LogFollower, lastLines, readTail } from './server-log.ts';
 import { runProgram, type ServerUser, serverEnvironment, serverUser } from './server-user.ts';
 
 export type StopMode = 'smart' | 'fast' | 'immediate';
@@ -158,7 +160,7 @@ export async function launchServer(options: StartOptions): Promise<ScratchServer
   const log = await open(logFile, 'a', 0o600);
   try {
     if (user !== undefined) await log.chown(user.uid, user.gid);
-    const child = await spawnServer(options, user, access.args, log.fd);
+    const child = await spawnServer(options, user, access, log.fd);
     const exited = exitOf(child);
     return new RunningServer(options, { user, access, logFile, child, exited });
   } catch (error) {
@@ -249,11 +251,11 @@ async function giveTo(folder: string, user: ServerUser | undefined): Promise<voi
 async function spawnServer(
   options: StartOptions,
   user: ServerUser | undefined,
-  accessArgs: readonly string[],
+  access: Access,
   log: number,
 ): Promise<ChildProcess> {
   const program = join(options.binDir, 'postgres');
-  const args = ['-D', options.dataDir, ...accessArgs, ...commandLine(options.settings ?? {})];
+  const args = ['-D', options.dataDir, ...access.args, ...commandLine(options.settings ?? {})];
   if (options.configFile !== undefined) args.push('-c', `config_file=${options.configFile}`);
   const detached = options.detached === true;
   // Without this a server whose owner is killed would live on; where it cannot be had, a normal exit still ends it.
@@ -277,7 +279,7 @@ async function spawnServer(
   }
   // The server's life must not keep ours open: whoever wants to wait for it awaits `exited`.
   child.unref();
-  if (!detached) endWithUs(child);
+  if (!detached) endWithUs(child, access.ours ? access.socketDir : undefined);
   return child;
 }
 
@@ -290,10 +292,23 @@ function canBindToParent(): Promise<boolean> {
   return bindable;
 }
 
-function endWithUs(child: ChildProcess): void {
-  const end = (): void => void child.kill('SIGQUIT');
-  process.once('exit', end);
-  child.once('exit', () => process.off('exit', end));
+/** Servers that end with this process, and what they leave behind. One listener for all of them. */
+const bound = new Map<ChildProcess, string | undefined>();
+
+function endAll(): void {
+  for (const [child, socketDir] of bound) {
+    child.kill('SIGQUIT');
+    if (socketDir !== undefined) rmSync(socketDir, { recursive: true, force: true });
+  }
+}
+
+function endWithUs(child: ChildProcess, socketDir: string | undefined): void {
+  if (bound.size === 0) process.once('exit', endAll);
+  bound.set(child, socketDir);
+  child.once('exit', () => {
+    bound.delete(child);
+    if (bound.size === 0) process.off('exit', endAll);
+  });
 }
 
 function exitOf(child: ChildProcess): Promise<ServerExit> {
@@ -435,85 +450,5 @@ async function endedWithin(exited: Promise<unknown>, ms: number): Promise<boolea
     return await Promise.race([exited.then(() => true), late]);
   } finally {
     clearTimeout(timer);
-  }
-}
-
-const tailBytes = 65_536;
-
-async function readTail(file: string, lines: number): Promise<string[]> {
-  let handle: Awaited<ReturnType<typeof open>>;
-  try {
-    handle = await open(file, 'r');
-  } catch (error) {
-    if (systemErrorCode(error) === 'ENOENT') return [];
-    throw error;
-  }
-  try {
-    const { size } = await handle.stat();
-    const buffer = Buffer.alloc(Math.min(size, tailBytes));
-    const { bytesRead } = await handle.read(buffer, 0, buffer.length, size - buffer.length);
-    return lastLines(buffer.subarray(0, bytesRead).toString('utf8'), lines);
-  } finally {
-    await handle.close();
-  }
-}
-
-function lastLines(text: string, lines: number): string[] {
-  return text
-    .split('\n')
-    .map((line) => line.trimEnd())
-    .filter((line) => line !== '')
-    .slice(-lines);
-}
-
-/** Hands over the lines of a growing file. The server writes to a file, not to a pipe, so that it can outlive us. */
-class LogFollower {
-  readonly #file: string;
-  readonly #onLine: (line: string) => void;
-  readonly #timer: NodeJS.Timeout;
-  #offset = 0;
-  #rest = '';
-  #reading: Promise<void> = Promise.resolve();
-
-  constructor(file: string, onLine: (line: string) => void) {
-    this.#file = file;
-    this.#onLine = onLine;
-    this.#timer = setInterval(() => this.#poll(), 250);
-    this.#timer.unref();
-  }
-
-  async end(): Promise<void> {
-    clearInterval(this.#timer);
-    await this.#poll();
-    if (this.#rest !== '') this.#onLine(this.#rest);
-  }
-
-  #poll(): Promise<void> {
-    this.#reading = this.#reading.then(() => this.#read());
-    return this.#reading;
-  }
-
-  async #read(): Promise<void> {
-    let handle: Awaited<ReturnType<typeof open>>;
-    try {
-      handle = await open(this.#file, 'r');
-    } catch (error) {
-      // Removed with the socket folder after the server's end: nothing more will come.
-      if (systemErrorCode(error) === 'ENOENT') return;
-      throw error;
-    }
-    try {
-      const buffer = Buffer.alloc(tailBytes);
-      for (;;) {
-        const { bytesRead } = await handle.read(buffer, 0, buffer.length, this.#offset);
-        if (bytesRead === 0) return;
-        this.#offset += bytesRead;
-        const lines = (this.#rest + buffer.toString('utf8', 0, bytesRead)).split('\n');
-        this.#rest = lines.pop()!;
-        for (const line of lines) this.#onLine(line);
-      }
-    } finally {
-      await handle.close();
-    }
   }
 }
