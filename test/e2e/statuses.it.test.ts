@@ -115,11 +115,14 @@ describe.skipIf(!(await requireComponent('postgres-15')))('exit statuses', () =>
   }, 90_000);
 
   test('7: the source and the store out of reach', async () => {
-    const gone = {
-      ...zero,
-      env: { ...zero.env, DATABASE_URL: 'postgres://u:secret-of-mine@127.0.0.1:1/db' },
-    };
-    expect((await run(['backup', '--json'], gone)).json().error.exit).toBe(7);
+    const gone = await scene.configure('gone');
+    const url = 'postgres://u:secret-of-mine@127.0.0.1:1/db';
+    const config = join(gone.cwd, 'holdfast.yaml');
+    await writeFile(config, (await readFile(config, 'utf8')).replace(JSON.stringify(scene.server.url), url));
+    expect((await run(['init'], gone)).status).toBe(0);
+    await fails(['backup'], gone, 7, 'net.unreachable');
+    const examined = await run(['doctor', '--json'], gone);
+    expect([examined.status, examined.json().result.healthy]).toEqual([1, false]);
     const unmounted = await scene.configure('unmounted');
     await fails(['list'], unmounted, 7, 'storage.unreachable');
   }, 60_000);
