@@ -92,9 +92,27 @@ export async function readSnapshots(
       problems.push(problemOf(info.name, error));
     }
   });
-  headers.sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : a.sequence - b.sequence));
   problems.push(...chainProblems(headers));
-  return headers;
+  return inChainOrder(headers);
+}
+
+/**
+ * By the writers' clocks, but each after its predecessor: several may be made in one second, and clocks are set
+ * back; the chain says which is the latest.
+ */
+function inChainOrder(headers: readonly SnapshotHeader[]): SnapshotHeader[] {
+  const byDigest = new Map(headers.map((header) => [header.digest, header]));
+  const ordered = new Set<SnapshotHeader>();
+  for (const header of [...headers].sort((a, b) => a.finished - b.finished || (a.id < b.id ? -1 : 1))) {
+    const missing: SnapshotHeader[] = [];
+    let next: SnapshotHeader | undefined = header;
+    while (next !== undefined && !ordered.has(next)) {
+      missing.push(next);
+      next = next.previous === null ? undefined : byDigest.get(next.previous);
+    }
+    for (const one of missing.reverse()) ordered.add(one);
+  }
+  return [...ordered];
 }
 
 /** A manifest whose predecessor is not there: something was taken away, or withheld. */
