@@ -129,7 +129,12 @@ export class ByteSocket {
     if (sink(early)) this.resume();
   }
 
-  /** Goes on reading after the sink returned false. */
+  /** Stops reading until `resume`; at most one more chunk comes. */
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  /** Goes on reading after `pause` or after the sink returned false. */
   resume(): void {
     this.#socket.resume();
   }

@@ -57,6 +57,8 @@ const epochMicros = 946_684_800_000_000n;
 const askAfterMs = 20_000;
 const loseAfterMs = 60_000;
 const stopPatienceMs = 10_000;
+/** A fiftieth of the second that a part may take; longer saves hardly more. */
+const gatherMs = 20;
 
 const kind = { wal: 0x77, keepalive: 0x6b } as const;
 const headLength = { [kind.wal]: 25, [kind.keepalive]: 18 } as const;
@@ -132,7 +134,8 @@ export class PhysicalStream implements Exchange, ReplicationStream {
       if (this.#session.silentMs > askAfterMs) this.status({ ...this.#last, replyNow: true });
     }, askAfterMs / 4);
     try {
-      await this.#session.run(queryMessage(command), this, { signal, cut: true, stallMs: () => loseAfterMs });
+      const limits = { signal, cut: true, stallMs: () => loseAfterMs, gatherMs };
+      await this.#session.run(queryMessage(command), this, limits);
       return this.#end;
     } finally {
       clearInterval(ask);

@@ -4,6 +4,7 @@ import type { ByteSocket } from '../../net/socket.ts';
 import { Authentication } from './authentication.ts';
 import { openChannel, type TlsUse } from './channel.ts';
 import { type ConnectionSettings, describeConnection, isSocketFolder } from './connection.ts';
+import { GatheredReading } from './gathered-reading.ts';
 import { MessageReader } from './message-reader.ts';
 import {
   BodyReader,
@@ -32,6 +33,8 @@ export interface ExchangeLimits {
   readonly stallMs?: () => number;
   /** On abort cut the connection at once rather than cancel and keep it. */
   readonly cut?: boolean;
+  /** After a break in what arrives, leave what comes unread for so long: see `GatheredReading`. */
+  readonly gatherMs?: number;
 }
 
 /** Before log-in nothing long is expected, and nobody is trusted. */
@@ -44,6 +47,7 @@ interface Running {
   readonly exchange: Exchange;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
+  readonly gathering: GatheredReading | undefined;
   interrupted?: unknown;
   /** Settles when the server has taken the cancel request. */
   cancelled?: Promise<void>;
@@ -215,7 +219,11 @@ export class Session {
 
   async #exchange(request: Uint8Array, exchange: Exchange, limits: ExchangeLimits): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const running: Running = { exchange, resolve, reject };
+    const gathering =
+      limits.gatherMs === undefined
+        ? undefined
+        : new GatheredReading(this.#socket, limits.gatherMs, () => this.#held);
+    const running: Running = { exchange, resolve, reject, gathering };
     this.#running = running;
     this.#refused = undefined;
     this.#lastHeard = performance.now();
@@ -225,6 +233,7 @@ export class Session {
       await promise;
     } finally {
       release();
+      gathering?.end();
       this.#running = undefined;
       // A late cancel request would hit the next statement.
       if (this.#over === undefined) await running.cancelled;
@@ -295,6 +304,7 @@ export class Session {
     } catch (error) {
       this.fail(error);
     }
+    this.#running?.gathering?.arrived();
     if (wait === undefined) return true;
     this.#held = true;
     wait.then(

@@ -203,6 +203,7 @@ export class WalParts {
 
   #allocate(): Buffer {
     this.#allocated += blockSize;
-    return Buffer.allocUnsafeSlow(blockSize);
+    // Shared, so that the worker that seals a part sees it without a copy (measured: a third of capture's time).
+    return Buffer.from(new SharedArrayBuffer(blockSize));
   }
 }
