@@ -36,7 +36,8 @@ export async function writeDurably(
     await rename(temporary, path);
     await syncDirectory(dirname(path));
   } catch (error) {
-    await rm(temporary, { force: true });
+    // What went wrong first is what matters; a leftover of this kind is never read.
+    await rm(temporary, { force: true }).catch(() => undefined);
     throw stateFailed(path, error);
   }
 }
