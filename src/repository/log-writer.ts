@@ -10,8 +10,9 @@ import type { RunContext } from '../core/context.ts';
 import { HoldfastError } from '../core/errors.ts';
 import type { ObjectStore } from '../storage/store.ts';
 import { hex, sha256 } from './codec.ts';
-import type { Commit, JsonObject, LogHead, LogStretch, LogWriter } from './contract.ts';
+import type { JsonObject, LogHead, LogStretch, LogWriter } from './contract.ts';
 import { type LocalLock, type SourceState, writeDurably } from './local-state.ts';
+import { LARGE_BYTES, LogMerge } from './log-merge.ts';
 import {
   type EncodedPart,
   encodeSection,
@@ -27,11 +28,6 @@ import { workerUrl } from './worker-url.ts';
 
 /** Below this a part is encoded on the spot: handing it to the worker costs more. */
 const INLINE_BYTES = 256 << 10;
-/** Parts of at least this size stay as they are. */
-const LARGE_BYTES = 8 << 20;
-/** Small parts are merged when they reach one of these. */
-const MERGE_BYTES = 16 << 20;
-const MERGE_PARTS = 600;
 
 export interface LogWriterParts {
   /** One that waits while it is out of reach, until the signal of the call aborts. */
@@ -46,19 +42,16 @@ export interface LogWriterParts {
   readonly lock: LocalLock;
 }
 
-interface Merging {
-  readonly stretches: LogStretch[];
-  readonly first: PartPlace;
-  readonly last: { readonly sequence: number; readonly digest: string };
-  readonly bytes: number;
-}
-
 export class StoredLogWriter implements LogWriter {
   readonly #parts: LogWriterParts;
   #head: LogHead | undefined;
   #stream: string | undefined;
   #worker: Worker | undefined;
-  #merging: Merging | undefined;
+  #merging = new LogMerge();
+  /** The merge under way; never rejects. Until it settles its bytes are in use. */
+  #mergeRun: Promise<void> = Promise.resolve();
+  /** The last section handed to the worker: it takes one at a time. */
+  #sealing: Promise<unknown> = Promise.resolve();
   #spooled = 0;
   /** Spooled, and perhaps stored: nothing may take its place in the stream before it is acknowledged. */
   #pending:
@@ -90,7 +83,7 @@ export class StoredLogWriter implements LogWriter {
 
   startStream(): void {
     this.#stream = undefined;
-    this.#merging = undefined;
+    this.#merging = new LogMerge();
     this.#head = undefined;
   }
 
@@ -130,7 +123,7 @@ export class StoredLogWriter implements LogWriter {
     const { part, head, path, from } = pending;
     const stream = this.#stream;
     // Its plaintext is not at hand any more: what is merged must have no hole where it lies.
-    this.#merging = undefined;
+    this.#merging = new LogMerge();
     await this.#parts.store.put(part.name, part.content, { sha256: Buffer.from(part.digest, 'hex'), signal });
     await this.#acknowledge(head, path);
     this.#stream = stream;
@@ -142,8 +135,14 @@ export class StoredLogWriter implements LogWriter {
     const options = { repository, source, kind, place, roster, writer: key.id, closed: context.clock.now() };
     const { header, section } = preparePart(options, stretch);
     const bytes = stretch.data.reduce((sum, piece) => sum + piece.length, 0);
-    const sealed = bytes < INLINE_BYTES ? encodeSection(section) : [await this.#encodeInWorker(section)];
+    const sealed = bytes < INLINE_BYTES ? encodeSection(section) : [await this.#sealInTurn(section)];
     return finishPart(source, stretch, place, header, sealed, key);
+  }
+
+  async #sealInTurn(section: SectionInput): Promise<Uint8Array> {
+    const sealed = this.#sealing.then(() => this.#encodeInWorker(section));
+    this.#sealing = sealed.catch(() => undefined);
+    return await sealed;
   }
 
   async #encodeInWorker(section: SectionInput): Promise<Uint8Array> {
@@ -222,45 +221,32 @@ export class StoredLogWriter implements LogWriter {
   }
 
   async #remember(stretch: LogStretch, place: PartPlace, digest: string, signal: AbortSignal): Promise<void> {
+    await this.#mergeRun;
     const bytes = stretch.data.reduce((sum, piece) => sum + piece.length, 0);
-    if (bytes >= LARGE_BYTES) {
-      await this.merge(signal, true);
-      return;
-    }
+    const large = bytes >= LARGE_BYTES;
     // The caller takes its buffers back when the append settles.
-    const copy: LogStretch = { ...stretch, data: [Buffer.concat(stretch.data)] };
-    const before = this.#merging;
-    this.#merging = {
-      stretches: [...(before?.stretches ?? []), copy],
-      first: before?.first ?? place,
-      last: { sequence: place.sequence, digest },
-      bytes: (before?.bytes ?? 0) + bytes,
-    };
-    try {
-      await this.merge(signal);
-    } catch (error) {
-      // The parts are durable and acknowledged: that they stay small is no reason to call the append failed.
+    if (!large) this.#merging.add(stretch, place, digest);
+    if (!large && !this.#merging.due) return;
+    // Beside the next appends: the parts are durable and acknowledged, and that they stay small for a while,
+    // or for ever, is no reason to let the source wait or to call the append failed.
+    this.#mergeRun = this.merge(signal, true).catch((error: unknown) => {
+      if (signal.aborted) return;
       this.#parts.context.log.warn('small parts of the log could not be merged', { error });
-    }
+    });
   }
 
   async merge(signal: AbortSignal, force = false): Promise<void> {
-    const merging = this.#merging;
-    if (merging === undefined) return;
-    const count = merging.stretches.length;
-    if (!force && merging.bytes < MERGE_BYTES && count < MERGE_PARTS) return;
-    this.#merging = undefined;
-    if (count < 2) return;
-    const place: PartPlace = {
-      ...merging.first,
-      replaces: { last: merging.last.sequence, digest: merging.last.digest },
-    };
-    const part = await this.#encode(joined(merging.stretches), place);
+    await this.#mergeRun;
+    if (!force && !this.#merging.due) return;
+    const merged = this.#merging.take();
+    if (merged === undefined) return;
+    const part = await this.#encode(merged.stretch, merged.place);
     // Nothing waits for it and nothing depends on it: the parts that it replaces are durable.
     await this.#parts.store.put(part.name, part.content, { sha256: Buffer.from(part.digest, 'hex'), signal });
   }
 
   async close(): Promise<void> {
+    await this.#mergeRun;
     await this.#worker?.terminate();
     this.#worker = undefined;
     await this.#parts.lock.release();
@@ -284,13 +270,4 @@ function readSpooled(bytes: Buffer): { record: SpoolRecord; content: Uint8Array 
     // Cut or overwritten: which of the two makes no difference.
     return undefined;
   }
-}
-
-/** One stretch over contiguous ones; facts about its end are the last one's, histories are of all. */
-function joined(stretches: readonly LogStretch[]): LogStretch {
-  const first = stretches[0] as LogStretch;
-  const last = stretches.at(-1) as LogStretch;
-  const commits: Commit[] = stretches.flatMap((stretch) => stretch.commits);
-  const meta = Object.assign({}, ...stretches.map((stretch) => stretch.meta)) as JsonObject;
-  return { ...first, to: last.to, data: stretches.flatMap((stretch) => stretch.data), commits, meta };
 }
