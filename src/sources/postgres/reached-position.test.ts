@@ -15,6 +15,7 @@ describe('the position reached', () => {
   it.each([
     ['between the commits', stop(0x2000n, 0x1000n, 0x2000n), at(0x1800n)],
     ['right before the first excluded', stop(0x2000n, 0x1000n, 0x2000n), at(0x2000n)],
+    ['at the end of the record that the target lies in', stop(0x2001n, 0x1000n, 0x3000n), at(0x2040n)],
     ['at the end of the log', stop(null, 0x1000n, null), at(0x3000n, 0x3000n)],
     ['at a page’s end, which the log names behind the header', stop(null, null, null), at(0x4000n, 0x4018n)],
     ['where nothing is known of the end', stop(null, null, null), at(1n)],

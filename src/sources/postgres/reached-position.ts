@@ -47,7 +47,9 @@ export function checkReached(stop: StopAt, reached: Reached): void {
     throw wrong(`behind the commit at ${formatLsn(lsnOf(stop.firstExcluded))}, which does not belong to it`);
   }
   if (stop.before !== null) {
-    if (reached.lsn > lsnOf(stop.before))
+    // A place that somebody names may lie inside a record, and PostgreSQL replays a record that begins before it
+    // to its end. Where a later commit is known, the check above proves that none too many was replayed.
+    if (stop.firstExcluded === null && reached.lsn > lsnOf(stop.before))
       throw wrong(`behind ${formatLsn(lsnOf(stop.before))}, where it had to stop`);
     return;
   }
