@@ -33,7 +33,7 @@ export class LogLag {
   #watching = true;
   readonly #done: Promise<unknown>;
 
-  /** `folder`: where the source's log parts are. */
+  /** `client` is ended by `end`; `folder`: where the source's log parts are. */
   constructor(client: Client, folder: string) {
     this.#client = client;
     this.#folder = folder;
@@ -50,6 +50,7 @@ export class LogLag {
     }
     this.#watching = false;
     await this.#done;
+    await this.#client.end();
     if (this.#commits.length > 0)
       throw new Error(`${this.#commits.length} commits did not get into the log in a minute`);
     return {
