@@ -69,9 +69,15 @@ function sourceText(source: ListedSource, newest: number, now: number): string {
   );
   if (rows.length > 0) lines.push(indented(indented(table(rows, [2, 3, 4]))));
   lines.push('  Recovery windows (any moment from … to)');
-  const windows = ranges.windows.map((window) => windowRow(window, formatPosition));
+  const timed = ranges.windows.filter((window) => window.toTime !== null);
+  const windows = timed.map((window) => windowRow(window, formatPosition));
   if (windows.length > 0) lines.push(indented(indented(table(windows))));
-  else lines.push('    none: there is no snapshot');
+  else lines.push('    none yet: they need a snapshot and log after it');
+  const bare = ranges.windows.length - timed.length;
+  if (bare > 0)
+    lines.push(
+      `  ${count(bare, 'stretch', 'stretches')} without times: only --snapshot, --lsn or the newest moment`,
+    );
   for (const gap of ranges.gaps) {
     const edges = [gap.fromTime, gap.toTime].map((time) => (time === null ? '?' : formatInstant(time)));
     lines.push(
@@ -93,8 +99,8 @@ function windowRow(
 ): string[] {
   const timeline = `timeline ${window.lineage.slice(window.lineage.lastIndexOf('/') + 1)}`;
   const positions = `${format(window.fromPosition)} to ${format(window.toPosition)}`;
-  if (window.fromTime === null || window.toTime === null) {
-    return [`only --snapshot ${window.newestSnapshot}`, '', positions, timeline];
-  }
-  return [formatInstant(window.fromTime), `to ${formatInstant(window.toTime)}`, positions, timeline];
+  const [from, to] = [window.fromTime, window.toTime].map((time) =>
+    time === null ? '' : formatInstant(time),
+  );
+  return [from ?? '', `to ${to}`, positions, timeline];
 }

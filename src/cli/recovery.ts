@@ -21,6 +21,8 @@ export function planJson({ plan, kind, to, start, formatPosition }: PreparedRest
       kind: target.kind,
       ...(target.kind === 'time' ? { time: formatInstant(target.time) } : {}),
       ...(target.kind === 'position' ? { position: formatPosition(target.position) } : {}),
+      ...(target.kind === 'transaction' ? { id: String(target.id), inclusive: target.inclusive } : {}),
+      ...(target.kind === 'name' ? { name: target.name } : {}),
       ...(target.kind === 'snapshot' ? { snapshot: plan.snapshot.id } : {}),
     },
     snapshot: snapshotJson(plan.snapshot, formatPosition),
@@ -70,6 +72,10 @@ function targetText(plan: PreparedRestore['plan'], format: (position: string) =>
       return `${formatInstant(target.time)} (UTC)`;
     case 'position':
       return `just before ${format(target.position)}`;
+    case 'transaction':
+      return `${target.inclusive ? 'the commit of' : 'just before'} transaction ${target.id}`;
+    case 'name':
+      return `the named point "${target.name}"`;
     case 'snapshot':
       return `the snapshot ${plan.snapshot.id} itself`;
   }

@@ -34,8 +34,10 @@ export function iso(milliseconds: number): string {
 }
 
 /** `1 snapshot`, `3 snapshots`. */
-export function count(amount: number, word: string): string {
-  return `${amount.toLocaleString('en-US')} ${word}${amount === 1 ? '' : 's'}`;
+export function count(amount: number, word: string, several = `${word}s`): string {
+  // Not toLocaleString: its tables take a tenth of a second to load.
+  const digits = String(amount).replaceAll(/\B(?=(\d{3})+$)/g, ',');
+  return `${digits} ${amount === 1 ? word : several}`;
 }
 
 /** Each line two spaces in. */

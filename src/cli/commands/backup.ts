@@ -8,12 +8,13 @@ import { count, examples } from '../text.ts';
 export function define(command: Command): void {
   command
     .argument('[source]', 'what to back up (default: the only one)')
+    .option('--full', 'store everything again, also what has not changed since the snapshot before')
     .addHelpText('after', examples('holdfast backup', 'holdfast backup ledger --json'))
-    .action(async (source: string | undefined, _options: object, self: Command) => {
+    .action(async (source: string | undefined, { full }: { readonly full?: boolean }, self: Command) => {
       await runCommand(self, async (run) => {
         const workspace = await run.workspace();
         const { backup } = await import('../../operations/backup.ts');
-        const done = await backup(workspace, { source, cwd: run.cwd }, run.context());
+        const done = await backup(workspace, { source, full, cwd: run.cwd }, run.context());
         const { created, enrolled, stats, warnings } = done;
         const result = {
           ...snapshotJson(done.snapshot, done.formatPosition),

@@ -6,7 +6,7 @@ import { examples, indented, table } from '../text.ts';
 export function define(command: Command): void {
   const footer = examples(
     'holdfast key list',
-    'holdfast key add --passphrase-file new.txt --label "second safe"',
+    'holdfast key add --passphrase-file new.txt --label second-safe',
   );
   command
     .description('Shows and adds what opens the repository, and writes its key kit.')
@@ -44,12 +44,12 @@ function defineAdd(command: Command): void {
   sub(command, 'add', 'let one more passphrase, or age recipients, open the repository')
     .option('--passphrase-file <file>', 'file that holds the new passphrase')
     .option('--recipient <age1…>', 'age recipient; may be given several times', collect, [])
-    .option('--label <text>', 'what people call it')
+    .option('--label <text>', 'what people call it, of a-z, 0-9 and -')
     .addHelpText(
       'after',
       examples(
         'holdfast key add --passphrase-file new.txt',
-        'holdfast key add --recipient age1… --label "offline key"',
+        'holdfast key add --recipient age1… --label offline',
       ),
     )
     .action(async (options: AddOptions, self: Command) => {

@@ -6,6 +6,10 @@ import { examples } from '../text.ts';
 interface RestoreFlags {
   readonly at?: string;
   readonly lsn?: string;
+  readonly xid?: string;
+  readonly name?: string;
+  readonly inclusive?: boolean;
+  readonly exclusive?: boolean;
   readonly snapshot?: string;
   readonly timeline?: string;
   readonly to?: string;
@@ -18,7 +22,11 @@ export function define(command: Command): void {
     .argument('[source]', 'what to restore (default: the only one)')
     .option('--at <time>', 'the state at this time: "2026-11-21 14:30 UTC", "10m ago"')
     .option('--lsn <position>', 'the state just before this log position')
-    .option('--snapshot <id>', 'exactly this snapshot, without any log')
+    .option('--xid <id>', 'the state with this transaction committed')
+    .option('--name <name>', 'a point named with `holdfast mark`')
+    .option('--snapshot <id>', 'exactly this snapshot (or latest), without any log')
+    .option('--exclusive', 'without what is exactly at --at or --xid')
+    .option('--inclusive', 'with the record that is at --lsn')
     .option('--timeline <number>', 'the history meant, where several hold the moment')
     .option('--to <folder>', 'a new folder (default: named after source and moment)')
     .option('--start', 'start the server there, replay, leave it running')
@@ -36,7 +44,8 @@ export function define(command: Command): void {
         const workspace = await run.workspace();
         const timezone = run.globals.timezone ?? workspace.configuration.timezone;
         const target = targetOf(flags, timezone);
-        if (target.kind === 'time') run.say(`Target: ${target.utc} (UTC).`);
+        if (target.kind === 'time')
+          run.say(`Target: ${target.inclusive ? '' : 'before '}${target.utc} (UTC).`);
         const { prepareRestore } = await import('../../operations/restore.ts');
         const wanted = { source, target, timeline: flags.timeline, to: flags.to, cwd: run.cwd };
         const context = run.context();
