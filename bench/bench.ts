@@ -67,9 +67,10 @@ async function main(): Promise<number> {
   return missed.length === 0 ? 0 : 1;
 }
 
+/** Cases and their parts in the order given; parts of one case share its set-up. */
 function choose(names: readonly string[]) {
-  const wanted = names.length === 0 ? cases.map(({ name }) => name) : names;
-  return wanted.map((text) => {
+  const chosen = new Map<BenchCase<never>, Set<string>>();
+  for (const text of names.length === 0 ? cases.map(({ name }) => name) : names) {
     const [name, part] = text.split(':') as [string, string | undefined];
     const bench = cases.find((candidate) => candidate.name === name);
     if (bench === undefined)
@@ -77,8 +78,11 @@ function choose(names: readonly string[]) {
     const all = Object.keys(bench.parts);
     if (part !== undefined && !all.includes(part))
       throw new Error(`${name} has no part ${part}; it has: ${all.join(', ')}`);
-    return { bench, parts: part === undefined ? all : [part] };
-  });
+    const parts = chosen.get(bench) ?? new Set();
+    for (const wanted of part === undefined ? all : [part]) parts.add(wanted);
+    chosen.set(bench, parts);
+  }
+  return [...chosen].map(([bench, parts]) => ({ bench, parts: [...parts] }));
 }
 
 async function runCase(

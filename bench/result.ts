@@ -56,6 +56,16 @@ export function limitRow(
   };
 }
 
+/** As `limitRow`, but the worst run counts: peaks and longest waits have no good median. */
+export function worstRow(
+  name: string,
+  values: readonly number[],
+  unit: string,
+  atMost: number | null,
+): LimitRow {
+  return { ...limitRow(name, values, unit, atMost), value: rounded(Math.max(...values)) };
+}
+
 export function rounded(value: number): number {
   return Number(value.toPrecision(4));
 }

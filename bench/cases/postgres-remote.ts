@@ -10,7 +10,7 @@ import { BenchPostgres } from '../bench-postgres.ts';
 import { type LagFigures, LogLag } from '../log-lag.ts';
 import { makeSnapshots } from '../many-snapshots.ts';
 import { type Measured, MeasuredProcess, measure, measureShell } from '../measured-process.ts';
-import { limitRow, rounded } from '../result.ts';
+import { limitRow, rounded, worstRow } from '../result.ts';
 import { median, spreadOf } from '../statistics.ts';
 
 const name = 'postgres-remote';
@@ -18,8 +18,8 @@ const major = 15;
 const memoryMib = 256;
 const manySnapshots = 1000;
 /** Seconds of load in one round of a capture, and of one round at a fixed rate. */
-const floodSeconds = 20;
-const pacedSeconds = 20;
+const floodSeconds = 12;
+const pacedSeconds = 12;
 
 /** For trying the harness itself: a part of the gigabyte. */
 const scale = Number(process.env.HOLDFAST_BENCH_SCALE ?? '1');
@@ -87,7 +87,7 @@ async function full(bench: Bench, postgres: BenchPostgres): Promise<void> {
     peer_cpu_s: cpu(runs.peer),
   });
   bench.add(
-    limitRow(
+    worstRow(
       `${name} full, peak memory`,
       runs.ours.map((run) => run.peakPssMib),
       'MiB PSS',
@@ -125,7 +125,7 @@ async function restore(bench: Bench, postgres: BenchPostgres): Promise<void> {
     ),
   );
   bench.add(
-    limitRow(
+    worstRow(
       `${name} restore, peak memory`,
       runs.map((run) => run.peakPssMib),
       'MiB PSS',
@@ -188,12 +188,14 @@ function addLag(bench: Bench, what: string, runs: readonly Flood[]): void {
       1000,
     ),
   );
-  // The worst of all rounds counts, not the median of the worst ones.
-  const worst = runs.map((run) => run.lag!.maxMs);
-  bench.add({
-    ...limitRow(`${name} ${what}, lag max`, worst, 'ms', 1000),
-    value: rounded(Math.max(...worst)),
-  });
+  bench.add(
+    worstRow(
+      `${name} ${what}, lag max`,
+      runs.map((run) => run.lag!.maxMs),
+      'ms',
+      1000,
+    ),
+  );
   bench.add(
     limitRow(
       `${name} ${what}, transactions`,
@@ -203,7 +205,7 @@ function addLag(bench: Bench, what: string, runs: readonly Flood[]): void {
     ),
   );
   const peaks = runs.map((run) => run.capture!.peakPssMib);
-  bench.add(limitRow(`${name} ${what}, peak memory`, peaks, 'MiB PSS', memoryMib));
+  bench.add(worstRow(`${name} ${what}, peak memory`, peaks, 'MiB PSS', memoryMib));
 }
 
 function addCaptureCpu(bench: Bench, oursRuns: readonly Flood[], peerRuns: readonly Flood[]): void {
