@@ -7,7 +7,7 @@
  * captured before, and it needs a snapshot of its own. Which branch a snapshot belongs to is told by when it was
  * taken; one that was taken between the two may be of either, and belongs to no window.
  */
-import type { Ancestor, Commit, LogPartHeader, SnapshotHeader } from '../repository/contract.ts';
+import type { Ancestor, LogPartHeader, SnapshotHeader } from '../repository/contract.ts';
 import { commitPosition, type Lookup } from './recovery-commits.ts';
 import { compare, later } from './recovery-history.ts';
 
@@ -174,7 +174,7 @@ function* commitsWithin(
   for (const part of parts) {
     const shared = others.some((other) => other.from < part.to && part.from < other.to);
     if (part.times === null || part.to <= from || to <= part.from || !shared) continue;
-    const commits: readonly Commit[] = yield part;
+    const { commits } = yield part;
     for (const commit of commits) {
       const position = commitPosition(commit);
       const inBoth = others.some((other) => other.from <= position && position < other.to);

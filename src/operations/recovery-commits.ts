@@ -2,11 +2,17 @@
  * Commits of stretches, looked up only where a part's header cannot answer. Pure: who plans reads nothing
  * itself, it asks by yielding the part whose commits it needs and is resumed with them.
  */
-import type { Commit, LogPartHeader } from '../repository/contract.ts';
+import type { Commit, LogPartHeader, Mark } from '../repository/contract.ts';
 import { later, type Piece, type Stretch } from './recovery-history.ts';
 
-/** Yields a part; wants its commits, in order of position. */
-export type Lookup<T> = Generator<LogPartHeader, T, readonly Commit[]>;
+/** What a part knows of its contents, in order of position. */
+export interface PartIndex {
+  readonly commits: readonly Commit[];
+  readonly marks: readonly Mark[];
+}
+
+/** Yields a part; wants its index. */
+export type Lookup<T> = Generator<LogPartHeader, T, PartIndex>;
 
 /** Commit times of a piece, microseconds since 1970. */
 export interface TimeRange {
@@ -15,24 +21,36 @@ export interface TimeRange {
 }
 
 /** The repository's string of a commit's position. Commits have numbers; their strings are 16 hexadecimal digits. */
-export function commitPosition(commit: Commit): string {
+export function commitPosition(commit: Pick<Commit, 'position'>): string {
   return commit.position.toString(16).toUpperCase().padStart(16, '0');
 }
 
 /** Asks for each part once. */
 export class CommitIndex {
-  readonly #known = new Map<string, readonly Commit[]>();
+  readonly #known = new Map<string, PartIndex>();
 
   /** The commits that start in the piece. */
   *of(piece: Piece): Lookup<readonly Commit[]> {
     if (piece.part.times === null) return [];
-    let commits = this.#known.get(piece.part.name);
-    if (commits === undefined) {
-      commits = yield piece.part;
-      this.#known.set(piece.part.name, commits);
-    }
+    const { commits } = yield* this.#index(piece.part);
     if (piece.whole) return commits;
     return commits.filter((commit) => inside(piece, commitPosition(commit)));
+  }
+
+  /** The named places in the piece. */
+  *marks(piece: Piece): Lookup<readonly Mark[]> {
+    if ((piece.part.marks ?? 0) === 0) return [];
+    const { marks } = yield* this.#index(piece.part);
+    return marks.filter((mark) => inside(piece, commitPosition(mark)));
+  }
+
+  *#index(part: LogPartHeader): Lookup<PartIndex> {
+    let index = this.#known.get(part.name);
+    if (index === undefined) {
+      index = yield part;
+      this.#known.set(part.name, index);
+    }
+    return index;
   }
 
   /** Their times; null where there are none. The header answers for a whole part. */

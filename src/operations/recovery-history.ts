@@ -81,6 +81,12 @@ export function forkOf(history: History, lineage: string): string | null | undef
   return history.segments.find((segment) => segment.lineage === lineage)?.to;
 }
 
+/** The lineage that the byte at `position` belongs to. */
+export function ownerAt(history: History, position: string): string {
+  const segment = history.segments.find((s) => s.to === null || position < s.to);
+  return segment?.lineage ?? history.lineage;
+}
+
 /** The stretches of a history, by position. A snapshot outside of all log is a stretch of its own, without bytes. */
 export function stretchesOf(
   history: History,

@@ -1,5 +1,5 @@
 /** Builds headers for planning tests: positions are small numbers, times are seconds after a fixed start. */
-import type { Ancestor, Commit, LogPartHeader, SnapshotHeader } from '../repository/contract.ts';
+import type { Ancestor, Commit, LogPartHeader, Mark, SnapshotHeader } from '../repository/contract.ts';
 
 /** Seconds since 1970 of second 0 in tests. */
 export const start = 1_795_000_000;
@@ -17,12 +17,17 @@ export function commit(at: number, second: number): Commit {
   return { position: BigInt(at), time: micros(second), id: BigInt(at) };
 }
 
+export function mark(name: string, at: number, second: number): Mark {
+  return { name, position: BigInt(at), time: micros(second) };
+}
+
 export interface Place {
   readonly lineage?: string;
   readonly ancestors?: readonly Ancestor[];
   readonly storedAt?: number;
   /** When the part's stream was opened, in the test's seconds. Default 0: all parts are of one stream. */
   readonly opened?: number;
+  readonly marks?: readonly Mark[];
 }
 
 export function snapshot(
@@ -59,9 +64,13 @@ export function snapshot(
 export interface BuiltPart {
   readonly header: LogPartHeader;
   readonly commits: readonly Commit[];
+  readonly marks: readonly Mark[];
 }
 
 export function part(from: number, to: number, commits: readonly Commit[], place: Place = {}): BuiltPart {
+  const marks = (place.marks ?? []).filter(
+    (one) => one.position >= BigInt(from) && one.position < BigInt(to),
+  );
   const inside = commits.filter((one) => one.position >= BigInt(from) && one.position < BigInt(to));
   const times = inside.map((one) => one.time);
   const sorted = [...times].sort((a, b) => (a < b ? -1 : 1));
@@ -84,12 +93,13 @@ export function part(from: number, to: number, commits: readonly Commit[], place
       times.length === 0
         ? null
         : { first: `${times[0]}`, last: `${times.at(-1)}`, min: `${sorted[0]}`, max: `${sorted.at(-1)}` },
+    ...(marks.length === 0 ? {} : { marks: marks.length }),
     bytes: to - from,
     storedBytes: to - from,
     closed: sorted.length === 0 ? start * 1000 : Number(sorted.at(-1)! / 1000n),
     storedAt: place.storedAt ?? Number((times.at(-1) ?? micros(0)) / 1000n),
   };
-  return { header, commits: inside };
+  return { header, commits: inside, marks };
 }
 
 function streamOf(second: number): string {

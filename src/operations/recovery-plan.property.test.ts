@@ -140,7 +140,7 @@ function drawLineages(draw: {
 }
 
 function planned(world: World): RecoveryPlan | HoldfastError {
-  const commits = new Map(world.parts.map((one) => [one.header.name, one.commits]));
+  const commits = new Map(world.parts.map((one) => [one.header.name, one]));
   const planning = planRecovery({
     source: 'app',
     snapshots: world.snapshots,

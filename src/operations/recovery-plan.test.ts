@@ -12,7 +12,7 @@ function plan(
   target: RecoveryTarget,
   lineage: string | null = null,
 ): RecoveryPlan | HoldfastError {
-  const commits = new Map(parts.map((one) => [one.header.name, one.commits]));
+  const commits = new Map(parts.map((one) => [one.header.name, one]));
   const planning = planRecovery({
     source: 'app',
     snapshots,

@@ -17,9 +17,11 @@ import {
   histories,
   later,
   leaves,
+  ownerAt,
   type Stretch,
   stretchesOf,
 } from './recovery-history.ts';
+import { findPlaces, type NamedTarget } from './recovery-places.ts';
 import { RecoveryRefusals } from './recovery-refusals.ts';
 import type { RecoveryRequest, RecoveryTarget } from './recovery-request.ts';
 import { locateTime, type TimeAnswer } from './recovery-time.ts';
@@ -57,7 +59,8 @@ interface Candidate {
  * Plans a recovery. Yields each part whose commits it needs (usually one or two) and must be resumed with
  * them, in order of position. Returns the plan, or the refusal: `recovery.outside-window`,
  * `recovery.ambiguous-time`, `recovery.ambiguous-timeline`, `recovery.unknown-timeline`,
- * `recovery.unknown-snapshot`, `recovery.nothing-to-restore`.
+ * `recovery.unknown-snapshot`, `recovery.unknown-target`, `recovery.ambiguous-target`,
+ * `recovery.nothing-to-restore`.
  */
 export function* planRecovery(request: RecoveryRequest): Lookup<RecoveryPlan | HoldfastError> {
   if (request.target.kind === 'snapshot') return plan(request, planSnapshot(request, request.target.id));
@@ -89,6 +92,9 @@ function* planOnBranches(request: RecoveryRequest): Lookup<RecoveryPlan | Holdfa
       return yield* planPosition(request, chosen, request.target.position, commits, refuse);
     case 'time':
       return yield* planTime(request, chosen, request.target.time, commits, refuse);
+    case 'transaction':
+    case 'name':
+      return yield* planNamed(request, chosen, request.target, commits, refuse);
     default:
       return yield* planLatest(request, chosen, commits, refuse);
   }
@@ -105,7 +111,8 @@ function named(branch: string, name: string): boolean {
 function planSnapshot(request: RecoveryRequest, id: string): RecoveryPlan | HoldfastError {
   const refuse = new RecoveryRefusals(request, new CommitIndex());
   if (request.snapshots.length === 0) return refuse.nothing();
-  const exact = request.snapshots.filter((snapshot) => snapshot.id === id);
+  const wanted = id === 'latest' ? newestId(request.snapshots) : id;
+  const exact = request.snapshots.filter((snapshot) => snapshot.id === wanted);
   const matching =
     exact.length > 0 ? exact : request.snapshots.filter((snapshot) => snapshot.id.startsWith(id));
   const snapshot = matching[0];
@@ -122,6 +129,11 @@ function planSnapshot(request: RecoveryRequest, id: string): RecoveryPlan | Hold
     logBytes: 0,
     warnings: [],
   };
+}
+
+/** Ids begin with the moment; the store's order decides between clocks only where these are equal. */
+function newestId(snapshots: readonly SnapshotHeader[]): string {
+  return [...snapshots].sort((a, b) => a.storedAt - b.storedAt || compare(a.id, b.id)).at(-1)!.id;
 }
 
 // ---------------------------------------------------------------- latest
@@ -199,16 +211,34 @@ function ownerBefore(history: History, position: string): string {
   return segment?.lineage ?? history.lineage;
 }
 
-/** The lineage that the byte at `position` belongs to. */
-function ownerAt(history: History, position: string): string {
-  const segment = history.segments.find((s) => s.to === null || position < s.to);
-  return segment?.lineage ?? history.lineage;
-}
-
 function restorableStretches(request: RecoveryRequest, chosen: readonly History[]): Stretch[] {
   return chosen
     .flatMap((history) => stretchesOf(history, request.snapshots, request.parts))
     .filter((stretch) => stretch.snapshots.length > 0);
+}
+
+// ---------------------------------------------------------------- named places
+
+function* planNamed(
+  request: RecoveryRequest,
+  chosen: readonly History[],
+  target: NamedTarget,
+  commits: CommitIndex,
+  refuse: RecoveryRefusals,
+): Lookup<RecoveryPlan | HoldfastError> {
+  const everything = chosen.flatMap((history) => stretchesOf(history, request.snapshots, request.parts));
+  const found = yield* findPlaces(everything, target, commits);
+  const restorable = found.filter(
+    ({ stretch, stop }) => stretch.snapshots[0] !== undefined && stretch.snapshots[0].to <= stop,
+  );
+  const [place] = restorable;
+  if (place === undefined)
+    return found.length === 0 ? refuse.unknownTarget(target) : refuse.targetOutside(target, found);
+  if (restorable.length > 1) return refuse.ambiguousTarget(target, restorable);
+  const { stretch, lineage, stop } = place;
+  const lastCommit = yield* commits.lastBefore(stretch, stop);
+  const firstExcluded = yield* commits.firstFrom(stretch, stop);
+  return build(request, { stretch, lineage, before: stop, lastCommit, firstExcluded }, []);
 }
 
 // ---------------------------------------------------------------- time

@@ -4,6 +4,7 @@ import { formatInstant } from '../core/time.ts';
 import type { Commit, SnapshotHeader } from '../repository/contract.ts';
 import { type CommitIndex, commitPosition, type Lookup } from './recovery-commits.ts';
 import { compare, type History, type Stretch } from './recovery-history.ts';
+import { describeTarget, type NamedTarget, type Place } from './recovery-places.ts';
 import type { RecoveryRequest } from './recovery-request.ts';
 import { momentsOf } from './recovery-time.ts';
 
@@ -77,6 +78,65 @@ export class RecoveryRefusals {
       {
         next: `Say which one: --lsn ${one ?? two} for the first${two === null ? ', or no target at all for the newest moment' : `, --lsn ${two} for the second`}.`,
         details: { source, time: formatInstant(time), first: one ?? null, second: two ?? null },
+      },
+    );
+  }
+
+  unknownTarget(target: NamedTarget): HoldfastError {
+    const { source } = this.#request;
+    const why =
+      target.kind === 'name'
+        ? 'No point of that name is in its log.'
+        : 'No commit of it is in the log: it was rolled back or still open, wrote nothing, was a subtransaction, or was committed outside the log that is kept.';
+    return new HoldfastError(
+      'recovery.unknown-target',
+      `There is no ${describeTarget(target)} in the log of ${source}. ${why}`,
+      {
+        next:
+          target.kind === 'name'
+            ? `Names are set with \`holdfast mark NAME ${source}\` or pg_create_restore_point, and can be restored once captured. Give a time with --at or a position with --lsn instead.`
+            : 'Give a time with --at or a position with --lsn instead.',
+        details: { source, target: describeTarget(target) },
+      },
+    );
+  }
+
+  targetOutside(target: NamedTarget, found: readonly Place[]): HoldfastError {
+    const { source, formatPosition, snapshots } = this.#request;
+    const at = formatPosition(found[0]!.position);
+    const first = [...snapshots]
+      .map((snapshot) => snapshot.to)
+      .sort(compare)
+      .find((to) => to > found[0]!.position);
+    return new HoldfastError(
+      'recovery.outside-window',
+      `The ${describeTarget(target)} lies at ${at}, in no recovery window of ${source}: no snapshot leads to it.`,
+      {
+        next: `The nearest position after it that can be restored is ${first === undefined ? 'none' : `--lsn ${formatPosition(first)}`}; \`holdfast list ${source}\` shows all windows.`,
+        details: { source, position: at, after: first === undefined ? null : formatPosition(first) },
+      },
+    );
+  }
+
+  ambiguousTarget(target: NamedTarget, found: readonly Place[]): HoldfastError {
+    const { source, formatPosition } = this.#request;
+    const lineages = new Set(found.map(({ lineage }) => lineage));
+    const several = lineages.size > 1;
+    const places = found.map(({ lineage, position, time }) => {
+      const timeline = several ? ` on timeline ${lineage.slice(lineage.lastIndexOf('/') + 1)}` : '';
+      return `${formatPosition(position)}${timeline} (${formatInstant(time)})`;
+    });
+    const first = found.at(-1)!;
+    const choice =
+      lineages.size === found.length
+        ? `--timeline ${first.lineage.slice(first.lineage.lastIndexOf('/') + 1)}`
+        : `--lsn ${formatPosition(first.stop)} instead`;
+    return new HoldfastError(
+      'recovery.ambiguous-target',
+      `The ${describeTarget(target)} is in the log of ${source} several times: at ${places.join(' and at ')}.`,
+      {
+        next: `Say which one, e.g. with ${choice}.`,
+        details: { source, positions: found.map(({ position }) => formatPosition(position)) },
       },
     );
   }

@@ -8,7 +8,11 @@ export type RecoveryTarget =
   | { readonly kind: 'time'; readonly time: bigint }
   /** Exclusive: the state before this position. A repository position. */
   | { readonly kind: 'position'; readonly position: string }
-  /** The consistent end of one snapshot, without any log. A unique prefix of its id is enough. */
+  /** A transaction by its id: with its commit, or (`inclusive` false) the state just before that. */
+  | { readonly kind: 'transaction'; readonly id: bigint; readonly inclusive: boolean }
+  /** A named place in the log. */
+  | { readonly kind: 'name'; readonly name: string }
+  /** The consistent end of one snapshot, without any log. A unique prefix of its id, or `latest`, is enough. */
   | { readonly kind: 'snapshot'; readonly id: string };
 
 export interface RecoveryRequest {

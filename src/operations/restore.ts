@@ -5,7 +5,7 @@ import { HoldfastError } from '../core/errors.ts';
 import { inStep } from '../core/progress.ts';
 import type { RepositoryReader } from '../repository/contract.ts';
 import type { Repository } from '../repository/repository.ts';
-import type { Restored } from '../sources/source.ts';
+import type { Restored, SourceKind } from '../sources/source.ts';
 
 export type { Restored } from '../sources/source.ts';
 
@@ -14,10 +14,18 @@ import { planRecovery, type RecoveryPlan } from './recovery-plan.ts';
 import type { RecoveryTarget } from './recovery-request.ts';
 import type { Workspace } from './workspace.ts';
 
+/** A target as people give it. */
+export type WrittenTarget =
+  | Exclude<RecoveryTarget, { readonly kind: 'time' | 'position' }>
+  /** Microseconds since 1970; `inclusive` (default): with what was committed at exactly that time. */
+  | { readonly kind: 'time'; readonly time: bigint; readonly inclusive?: boolean }
+  /** `inclusive`: with the record at that position; default: without. */
+  | { readonly kind: 'written-position'; readonly text: string; readonly inclusive?: boolean };
+
 export interface RestoreOptions {
   readonly source?: string | undefined;
   /** A position as people write it; turned into the repository's by the source's kind. */
-  readonly target: RecoveryTarget | { readonly kind: 'written-position'; readonly text: string };
+  readonly target: WrittenTarget;
   readonly timeline?: string | undefined;
   /** Folder to restore to, absent or empty. Default: `<source>-restored-<snapshot or time>` in `cwd`. */
   readonly to?: string | undefined;
@@ -49,10 +57,7 @@ export async function prepareRestore(
   const repository = await workspace.repository(context);
   const catalogue = await catalogueOf(workspace, repository, options.source, context);
   const kind = workspace.kind(catalogue.kind);
-  const target: RecoveryTarget =
-    options.target.kind === 'written-position'
-      ? { kind: 'position', position: kind.positions.parse(options.target.text) }
-      : options.target;
+  const target = resolveTarget(options.target, kind);
   const reader = await openReader(workspace, repository, context);
   const plan = await inStep(context.progress, 'Plan the recovery', {}, () =>
     plannedWith(reader, { catalogue, target, options, formatPosition: kind.positions.format }, context),
@@ -78,6 +83,25 @@ export async function prepareRestore(
       });
     },
   };
+}
+
+/** Every target is exclusive in the end: what begins at or after it is left out. */
+function resolveTarget(target: WrittenTarget, kind: SourceKind): RecoveryTarget {
+  switch (target.kind) {
+    case 'time':
+      return { kind: 'time', time: target.inclusive === false ? target.time - 1n : target.time };
+    case 'written-position': {
+      const position = kind.positions.parse(target.text);
+      return {
+        kind: 'position',
+        position: target.inclusive === true ? kind.positions.behind(position) : position,
+      };
+    }
+    case 'transaction':
+      return { ...target, id: kind.transactionId(target.id) };
+    default:
+      return target;
+  }
 }
 
 async function openReader(
@@ -115,7 +139,7 @@ async function plannedWith(
   while (!step.done) {
     context.signal.throwIfAborted();
     const part = await reader.openPart(step.value, context.signal);
-    step = planning.next(part.commits);
+    step = planning.next(part);
   }
   if (step.value instanceof HoldfastError) throw step.value;
   return step.value;
@@ -128,5 +152,6 @@ function defaultFolder(plan: RecoveryPlan): string {
     return `${source}-restored-${moment}`;
   }
   if (target.kind === 'position') return `${source}-restored-${target.position}`;
+  if (target.kind === 'transaction') return `${source}-restored-transaction-${target.id}`;
   return `${source}-restored-${target.kind === 'latest' ? 'latest' : plan.snapshot.id}`;
 }

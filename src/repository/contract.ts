@@ -221,6 +221,8 @@ export interface LogPartHeader {
   readonly from: string;
   readonly to: string;
   readonly times: PartTimes | null;
+  /** How many named places it holds, so that a name is looked up only where there are any. Absent: none. */
+  readonly marks?: number;
   /** Plaintext bytes of log, and bytes of the object. */
   readonly bytes: number;
   readonly storedBytes: number;
@@ -241,6 +243,15 @@ export interface Commit {
   readonly id: bigint;
 }
 
+/** A named place in a log (PostgreSQL: a restore point). Names are unique only as far as their makers see to it. */
+export interface Mark {
+  readonly name: string;
+  /** Position of its record; what comes before is the state that the name stands for. */
+  readonly position: bigint;
+  /** Microseconds since 1970 by the source's clock. */
+  readonly time: bigint;
+}
+
 /** A stretch of log, as a source hands it over. */
 export interface LogStretch {
   readonly lineage: string;
@@ -250,6 +261,8 @@ export interface LogStretch {
   /** The bytes between `from` and `to`. Not kept after the append settles. */
   readonly data: readonly Uint8Array[];
   readonly commits: readonly Commit[];
+  /** Named places in it, in order of position; sealed with the part. Default: none. */
+  readonly marks?: readonly Mark[];
   /** Sealed with the part, small: source-specific (last record's end, digest of the last page, history files). */
   readonly meta: JsonObject;
 }
@@ -291,6 +304,7 @@ export interface LogPartContent {
   readonly header: LogPartHeader;
   readonly meta: JsonObject;
   readonly commits: readonly Commit[];
+  readonly marks: readonly Mark[];
   /** Authenticated plaintext, in order, in chunks of at most a frame. */
   data(): AsyncIterable<Uint8Array>;
 }

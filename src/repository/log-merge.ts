@@ -57,6 +57,7 @@ function joined(stretches: readonly LogStretch[]): LogStretch {
   const first = stretches[0] as LogStretch;
   const last = stretches.at(-1) as LogStretch;
   const commits: Commit[] = stretches.flatMap((stretch) => stretch.commits);
+  const marks = stretches.flatMap((stretch) => stretch.marks ?? []);
   const meta = Object.assign({}, ...stretches.map((stretch) => stretch.meta)) as JsonObject;
-  return { ...first, to: last.to, data: stretches.flatMap((stretch) => stretch.data), commits, meta };
+  return { ...first, to: last.to, data: stretches.flatMap((stretch) => stretch.data), commits, marks, meta };
 }

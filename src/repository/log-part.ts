@@ -1,7 +1,7 @@
 /** Log parts (docs/03-format.md §7): one immutable object holding a stretch of a source's log. */
 import { damaged, decodeCanonical, encodeCanonical, Fields, HEX64, RUN_ID, SOURCE_NAME } from './codec.ts';
 import { encodeCommits } from './commit-index.ts';
-import type { Commit, JsonObject, LogPartHeader, LogStretch, PartTimes } from './contract.ts';
+import type { Commit, JsonObject, LogPartHeader, LogStretch, Mark, PartTimes } from './contract.ts';
 import type { LoadedRoster } from './roster.ts';
 import { sealHeader } from './sealed-header.ts';
 import { Extension, FRAME_BYTES, SectionWriter, sectionKey } from './section.ts';
@@ -102,6 +102,7 @@ export function preparePart(
 ): PreparedPart {
   const { place } = options;
   const times = partTimes(stretch.commits);
+  const { marks = [] } = stretch;
   const claims: JsonObject = {
     format: 1,
     type: 'log-part',
@@ -122,6 +123,7 @@ export function preparePart(
     times: times === null ? null : { ...times },
     bytes: stretch.data.reduce((sum, part) => sum + part.length, 0),
     closed: options.closed,
+    ...(marks.length === 0 ? {} : { marks: marks.length }),
   };
   const { header, digest, secret } = sealHeader(claims, options.roster.recipientKeys);
   return {
@@ -131,9 +133,26 @@ export function preparePart(
       headerDigest: digest,
       data: stretch.data,
       commits: encodeCommits(stretch.commits),
-      meta: encodeCanonical(stretch.meta),
+      meta: encodeCanonical(
+        marks.length === 0 ? stretch.meta : { ...stretch.meta, marks: marks.map(markJson) },
+      ),
     },
   };
+}
+
+function markJson({ name, position, time }: Mark): JsonObject {
+  return { name, position: String(position), time: String(time) };
+}
+
+/** The marks among a part's facts. */
+export function decodeMarks(meta: JsonObject, what: string): Mark[] {
+  if (meta.marks === undefined) return [];
+  if (!Array.isArray(meta.marks)) throw damaged(what, 'its named places are malformed');
+  return meta.marks.map((item: JsonObject) => {
+    const fields = new Fields(item, what);
+    const number = (name: string) => BigInt(fields.string(name, /^-?\d{1,20}$/));
+    return { name: fields.string('name'), position: number('position'), time: number('time') };
+  });
 }
 
 /** Compresses and encrypts; pure, runs in a worker or here. */
@@ -228,6 +247,7 @@ export function logPartHeader(
     from: name.from,
     to: name.to,
     times: decodeTimes(fields.objectOrNull('times')),
+    ...(head.header.marks === undefined ? {} : { marks: fields.integer('marks', 1) }),
     bytes: fields.integer('bytes'),
     storedBytes,
     closed: fields.integer('closed'),

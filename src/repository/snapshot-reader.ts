@@ -14,7 +14,7 @@ import type {
 } from './contract.ts';
 import { extract } from './extract.ts';
 import { readListing } from './listing.ts';
-import { decodeMeta, type LogPartName, logPartHeader, parseLogPartName } from './log-part.ts';
+import { decodeMarks, decodeMeta, type LogPartName, logPartHeader, parseLogPartName } from './log-part.ts';
 import { type PackBinding, PackReader, type SealedBy } from './pack.ts';
 import { loadPacks } from './pack-list.ts';
 import { PackPool } from './pack-pool.ts';
@@ -187,9 +187,11 @@ export class StoredReader implements RepositoryReader {
       }
     }
     const commits = footer.extensions.get(Extension.commits);
+    const meta = decodeMeta(footer.extensions.get(Extension.meta), name);
     return {
       header,
-      meta: decodeMeta(footer.extensions.get(Extension.meta), name),
+      meta,
+      marks: decodeMarks(meta, name),
       commits: commits === undefined ? [] : decodeCommits(commits, name),
       data,
     };

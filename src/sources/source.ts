@@ -118,7 +118,14 @@ export interface Source {
 export interface SourceKind<Settings = unknown> {
   readonly kind: string;
   /** Turns a repository position into what people write, and back (throws `command.usage`). */
-  readonly positions: { format(position: string): string; parse(text: string): string };
+  readonly positions: {
+    format(position: string): string;
+    parse(text: string): string;
+    /** The exclusive end that takes in the record at this position. */
+    behind(position: string): string;
+  };
+  /** A transaction's id as commit records hold it. */
+  transactionId(written: bigint): bigint;
   readonly settings: { parse(value: unknown): Settings };
   open(name: string, settings: Settings): Source;
   /** Restoring needs no connection to the source, which may be gone. */

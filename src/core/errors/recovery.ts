@@ -34,6 +34,20 @@ export const recoveryErrors = defineErrors({
     explanation: 'A snapshot is named by its id or by enough of its beginning to be the only one.',
     next: 'See the snapshots with `holdfast list`.',
   },
+  'recovery.unknown-target': {
+    exit: 3,
+    summary: 'The transaction or named point asked for is not in the log.',
+    explanation:
+      'A transaction is found by its commit record, a name by its restore point record, in the log that was captured. A transaction that was rolled back, wrote nothing or was a subtransaction has no commit record. Nothing was restored.',
+    next: 'Give a time with `--at`, or a position with `--lsn`; see the windows with `holdfast list`.',
+  },
+  'recovery.ambiguous-target': {
+    exit: 4,
+    summary: 'The transaction or named point asked for is in the log several times.',
+    explanation:
+      'PostgreSQL lets the same restore point name be given twice, and transaction ids come again after a restore or after four thousand million transactions. Which one is meant, only a person can say. Nothing was restored.',
+    next: 'Choose by `--lsn` one of the positions that the message names, or a history with `--timeline`.',
+  },
   'recovery.nothing-to-restore': {
     exit: 3,
     summary: 'There is no snapshot to restore.',
@@ -51,8 +65,7 @@ export const recoveryErrors = defineErrors({
   'recovery.target-not-empty': {
     exit: 4,
     summary: 'The folder to restore into is not empty.',
-    explanation:
-      'Holdfast never writes over existing files. Nothing was written.',
+    explanation: 'Holdfast never writes over existing files. Nothing was written.',
     next: 'Give an empty or new folder with `--to`, or move away what is there.',
   },
   'recovery.target-unusable': {

@@ -255,6 +255,7 @@ export class LogReceiver {
           to: positionOf(part.to),
           data: part.data,
           commits: part.commits,
+          marks: part.marks,
           meta: {
             recordEnd: positionOf(part.recordEnd),
             lastPage: part.lastPage,

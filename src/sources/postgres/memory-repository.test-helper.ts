@@ -12,6 +12,7 @@ import type {
   LogHead,
   LogStretch,
   LogWriter,
+  Mark,
   SnapshotSink,
 } from '../../repository/contract.ts';
 
@@ -117,6 +118,7 @@ export interface KeptPart {
   readonly to: string;
   readonly data: Buffer;
   readonly commits: readonly Commit[];
+  readonly marks: readonly Mark[];
   readonly meta: JsonObject;
 }
 
@@ -150,7 +152,7 @@ export class MemoryLog implements LogWriter {
   async append(stretch: LogStretch, signal: AbortSignal): Promise<LogHead> {
     if (this.#busy) throw new Error('two appends at once');
     if (this.#fresh === undefined) throw new Error('neither resumed nor started');
-    const { lineage, ancestors, from, to, commits, meta } = stretch;
+    const { lineage, ancestors, from, to, commits, marks = [], meta } = stretch;
     if (!this.#fresh && (this.head?.to !== from || this.head.lineage !== lineage)) {
       throw new Error(`a stream at ${this.head?.to} cannot go on at ${from}`);
     }
@@ -177,6 +179,7 @@ export class MemoryLog implements LogWriter {
       to,
       data,
       commits: [...commits],
+      marks: [...marks],
       meta,
     });
     this.head = { stream: String(this.#stream), sequence: this.parts.length, digest: '', lineage, to, meta };

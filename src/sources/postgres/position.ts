@@ -43,7 +43,23 @@ export function lsnOf(position: string): bigint {
 export const positions = {
   format: (position: string): string => formatLsn(lsnOf(position)),
   parse: (text: string): string => positionOf(parseLsn(text)),
+  // The smallest segment size has the most long page headers: one byte behind the beginning of the record, or at
+  // most within it where that page has a short one.
+  behind: (position: string): string => positionOf(nextRecordStart(lsnOf(position), 2 ** 20) + 1n),
 };
+
+const pageSize = 8192n;
+
+/**
+ * The place where the record after `lsn` begins: records start at multiples of eight and behind page headers.
+ * Two ways of naming the end of one record become equal by this.
+ */
+export function nextRecordStart(lsn: bigint, segmentSize: number): bigint {
+  const aligned = (lsn + 7n) & ~7n;
+  const inPage = aligned % pageSize;
+  const header = aligned % BigInt(segmentSize) < pageSize ? 40n : 24n;
+  return inPage < header ? aligned - inPage + header : aligned;
+}
 
 /** The first position of the segment that holds `lsn`. Segment sizes are powers of two from 1 MiB to 1 GiB. */
 export function segmentStart(lsn: bigint, segmentSize: number): bigint {

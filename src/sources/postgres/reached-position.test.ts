@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { positionOf } from './position.ts';
-import { checkReached, nextRecordStart } from './reached-position.ts';
+import { nextRecordStart, positionOf } from './position.ts';
+import { checkReached } from './reached-position.ts';
 
 const segmentSize = 2 ** 24;
 const stop = (before: bigint | null, lastCommit: bigint | null, firstExcluded: bigint | null) => ({

@@ -1,26 +1,15 @@
 /** Whether a recovery ended where it was meant to. Pure. */
 import { HoldfastError } from '../../core/errors.ts';
 import type { StopAt } from '../source.ts';
-import { formatLsn, lsnOf } from './position.ts';
-
-const page = 8192n;
-
-/**
- * The place where the record after `lsn` begins: records start at multiples of eight and behind page headers.
- * Two ways of naming the end of one record become equal by this.
- */
-export function nextRecordStart(lsn: bigint, segmentSize: number): bigint {
-  const aligned = (lsn + 7n) & ~7n;
-  const inPage = aligned % page;
-  const header = aligned % BigInt(segmentSize) < page ? 40n : 24n;
-  return inPage < header ? aligned - inPage + header : aligned;
-}
+import { formatLsn, lsnOf, nextRecordStart } from './position.ts';
 
 export interface Reached {
   /** Where the restored server's own timeline begins: the end of the last record that was replayed. */
   readonly lsn: bigint;
   /** End of the last complete record of the log that was given; null where unknown. */
   readonly end: bigint | null;
+  /** Where the first record begins that must not be replayed; null where unknown. */
+  readonly exact?: bigint | null;
   readonly segmentSize: number;
 }
 
@@ -45,6 +34,10 @@ export function checkReached(stop: StopAt, reached: Reached): void {
   }
   if (stop.firstExcluded !== null && reached.lsn > lsnOf(stop.firstExcluded)) {
     throw wrong(`behind the commit at ${formatLsn(lsnOf(stop.firstExcluded))}, which does not belong to it`);
+  }
+  if (reached.exact !== undefined && reached.exact !== null) {
+    if (nextRecordStart(reached.lsn, reached.segmentSize) === reached.exact) return;
+    throw wrong(`and the first record to be left out begins at ${formatLsn(reached.exact)}`);
   }
   if (stop.before !== null) {
     // A place that somebody names may lie inside a record, and PostgreSQL replays a record that begins before it

@@ -27,6 +27,8 @@ export interface RecoveryRunOptions {
   /** The spool's folder. */
   readonly walFolder: string;
   readonly stop: StopAt;
+  /** Where the first record begins that must not be replayed; undefined where the log did not tell. */
+  readonly exact: bigint | undefined;
   /** Where the log that was given ends with a whole record; null where unknown. */
   readonly logEnd: bigint | null;
   /** What will be replayed, for the progress. */
@@ -278,6 +280,7 @@ async function inspect(
     checkReached(options.stop, {
       lsn: last.lsn,
       end: options.logEnd,
+      exact: options.exact ?? null,
       segmentSize: options.meta.walSegmentSize,
     });
     await client.query('CHECKPOINT');

@@ -194,6 +194,7 @@ export class Rescue {
           to: positionOf(end),
           data: [bytes],
           commits: found,
+          marks: scanner.takeRestorePoints(),
           meta,
         },
         new AbortController().signal,

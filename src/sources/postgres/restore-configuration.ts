@@ -38,6 +38,8 @@ export interface RestorePlan {
   readonly timeline: number;
   /** As PostgreSQL gets it: null when the log ends before. */
   readonly beforeLsn: bigint | null;
+  /** Where the first record begins that is left out; undefined where the log did not tell. */
+  readonly exact: bigint | undefined;
   readonly logEnd: bigint | null;
   readonly histories: readonly Readonly<Record<string, string>>[];
   readonly logBytes: number;

@@ -12,9 +12,17 @@ import { inStep } from '../../core/progress.ts';
 import type { Restored, RestoreRequest } from '../source.ts';
 import { findBinaries, requireBinaries } from './binaries.ts';
 import { writeDurably } from './durable-file.ts';
+import { exactStop } from './exact-stop.ts';
 import { LogInspection } from './log-inspection.ts';
-import { formatLsn, historyName, lineageOf, lsnOf, parseLineage, positionOf } from './position.ts';
-import { nextRecordStart } from './reached-position.ts';
+import {
+  formatLsn,
+  historyName,
+  lineageOf,
+  lsnOf,
+  nextRecordStart,
+  parseLineage,
+  positionOf,
+} from './position.ts';
 import { type Recovered, runRecovery } from './recovery-run.ts';
 import { restoreFolder } from './recovery-settings.ts';
 import { type Configured, configure, makeStartable, type RestorePlan } from './restore-configuration.ts';
@@ -70,6 +78,9 @@ async function prepare(request: RestoreRequest): Promise<RestorePlan> {
   const histories = [meta.histories, ...known.histories];
   requireHistory(histories, timeline, meta.timeline);
   const end = parts.length === 0 ? meta.stopLsn : known.recordEnd;
+  const stopLsn = stop.before === null ? null : lsnOf(stop.before);
+  const exact =
+    stopLsn === null ? undefined : await exactStop(stopLsn, parts, reader, meta.walSegmentSize, signal);
   const logBytes = parts.reduce((sum, part) => sum + part.bytes, 0);
   await checkTarget({
     to,
@@ -89,7 +100,8 @@ async function prepare(request: RestoreRequest): Promise<RestorePlan> {
     owner,
     binaries,
     timeline,
-    beforeLsn: stopInLog(request, end, meta),
+    beforeLsn: stopInLog(request, exact ?? stopLsn, end, meta),
+    exact,
     logEnd: end === null ? null : lsnOf(end),
     histories,
     logBytes,
@@ -104,13 +116,17 @@ async function prepare(request: RestoreRequest): Promise<RestorePlan> {
  * PostgreSQL stops before a record at or behind the target, and gives up when the log ends before one: a
  * target at the very end of the log is no target for it.
  */
-function stopInLog(request: RestoreRequest, recordEnd: string | null, meta: SnapshotMeta): bigint | null {
-  const { before } = request.stop;
+function stopInLog(
+  request: RestoreRequest,
+  before: bigint | null,
+  recordEnd: string | null,
+  meta: SnapshotMeta,
+): bigint | null {
   if (before === null) return null;
   const end = recordEnd ?? request.parts.at(-1)?.to ?? meta.stopLsn;
   const behind =
-    nextRecordStart(lsnOf(before), meta.walSegmentSize) >= nextRecordStart(lsnOf(end), meta.walSegmentSize);
-  return behind ? null : lsnOf(before);
+    nextRecordStart(before, meta.walSegmentSize) >= nextRecordStart(lsnOf(end), meta.walSegmentSize);
+  return behind ? null : before;
 }
 
 function requireHistory(

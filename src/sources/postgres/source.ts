@@ -54,6 +54,8 @@ export const postgresKind = {
   positions,
   settings: postgresSettings,
   settingsSchema: postgresSettings,
+  // Commit records hold the lower half; the upper one counts how often that came round.
+  transactionId: (written: bigint): bigint => BigInt.asUintN(32, written),
   open: (name: string, settings: PostgresSettings): Source => new PostgresSource(name, settings),
   restore: async (request: RestoreRequest): Promise<Restored> => {
     const { restoreCluster } = await import('./restore.ts');

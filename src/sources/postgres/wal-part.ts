@@ -3,7 +3,7 @@
  * used again, and a part is closed where a record ends, so that each commit lies in one part whole.
  */
 import { createHash } from 'node:crypto';
-import type { Commit } from '../../repository/contract.ts';
+import type { Commit, Mark } from '../../repository/contract.ts';
 import { type WalScanner, walPageSize } from './wal-records.ts';
 
 const blockSize = 1024 * 1024;
@@ -23,6 +23,8 @@ export interface WalPart {
   readonly recordEnd: bigint;
   readonly data: readonly Uint8Array[];
   readonly commits: readonly Commit[];
+  /** Restore points. */
+  readonly marks: readonly Mark[];
   /** SHA-256 of the bytes `[lastPageFrom, to)`, where `lastPageFrom` is the start of `to`'s page (or of the stream). */
   readonly lastPage: string;
   readonly lastPageFrom: bigint;
@@ -50,6 +52,7 @@ export class WalParts {
   #from: bigint;
   #blocks: Block[] = [];
   #commits: Commit[] = [];
+  #marks: Mark[] = [];
   #receivedAt = 0;
   readonly #free: Buffer[] = [];
   #allocated = 0;
@@ -116,6 +119,9 @@ export class WalParts {
     }
     const commits = this.#scanner.takeCommits();
     if (commits.length > 0) this.#commits.push(...commits);
+    const marks = this.#scanner.takeRestorePoints();
+    if (marks.length > 0) this.#marks.push(...marks);
+    this.#scanner.takeTablespaces();
     return at;
   }
 
@@ -137,8 +143,9 @@ export class WalParts {
     const from = this.#from;
     const receivedAt = this.#receivedAt;
     const { lastPage, lastPageFrom } = this.#lastPage(from, to, data);
-    const commits = this.#commits;
+    const [commits, marks] = [this.#commits, this.#marks];
     this.#commits = [];
+    this.#marks = [];
     this.#from = to;
     this.#receivedAt = this.#options.now();
     let released = false;
@@ -150,7 +157,7 @@ export class WalParts {
       this.#waiting = [];
       for (const wake of waiting) wake();
     };
-    return { from, to, recordEnd, data, commits, lastPage, lastPageFrom, receivedAt, release };
+    return { from, to, recordEnd, data, commits, marks, lastPage, lastPageFrom, receivedAt, release };
   }
 
   /** Takes the first `length` bytes out; the rest moves to the front of the next part. */
