@@ -1,4 +1,4 @@
-import { setTimeout as after, setImmediate as turn } from 'node:timers/promises';
+import { setTimeout as pass, setImmediate as turn } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { GatheredReading } from './gathered-reading.ts';
 
@@ -18,7 +18,7 @@ describe('gathered reading', () => {
     reading.arrived();
     await turns(4);
     expect(calls).toEqual(['pause']);
-    await after(40);
+    await pass(40);
     expect(calls).toEqual(['pause', 'resume']);
   });
 
@@ -34,7 +34,7 @@ describe('gathered reading', () => {
   test('leaves a reading alone that a handler holds', async () => {
     const { calls, reading } = scene(() => true);
     reading.arrived();
-    await after(40);
+    await pass(40);
     expect(calls).toEqual([]);
   });
 
@@ -45,7 +45,7 @@ describe('gathered reading', () => {
     reading.end();
     expect(calls).toEqual(['pause', 'resume']);
     reading.arrived();
-    await after(40);
+    await pass(40);
     expect(calls).toEqual(['pause', 'resume']);
   });
 });
