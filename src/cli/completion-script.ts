@@ -1,6 +1,6 @@
 /** Completion scripts, made from the verbs and options themselves so that they cannot differ from them. */
 import type { Command } from 'commander';
-import { verbs } from './program.ts';
+import type { Verb } from './verb.ts';
 
 interface Completed {
   readonly verb: string;
@@ -9,13 +9,17 @@ interface Completed {
   readonly words: readonly string[];
 }
 
-export async function completionScript(shell: 'bash' | 'zsh' | 'fish', program: Command): Promise<string> {
+export async function completionScript(
+  shell: 'bash' | 'zsh' | 'fish',
+  program: Command,
+  verbs: readonly Verb[],
+): Promise<string> {
   const globals = longOptions(program);
   const completed: Completed[] = [];
   for (const { name, summary, load } of verbs) {
     const command = program.commands.find((candidate) => candidate.name() === name)!;
     // This verb's own command is defined already.
-    if (name !== 'completion') (await load()).define(command);
+    if (name !== 'completion') (await load()).define(command, verbs);
     const below = command.commands.flatMap((sub) => [sub.name(), ...longOptions(sub)]);
     completed.push({
       verb: name,

@@ -1,18 +1,7 @@
 /** The program: global options and the table of verbs. */
 import { type Command, Option, program as root } from 'commander';
 import { programHelp, verbHelp } from './help.ts';
-
-/** What a module in `commands/` exports. */
-export interface VerbModule {
-  /** Adds arguments, options, examples and the action to the verb's command. */
-  define(command: Command): void;
-}
-
-interface Verb {
-  readonly name: string;
-  readonly summary: string;
-  readonly load: () => Promise<VerbModule>;
-}
+import type { Verb } from './verb.ts';
 
 export const verbs: readonly Verb[] = [
   verb(
@@ -92,7 +81,7 @@ export async function loadVerbs(program: Command, argv: readonly string[]): Prom
   for (const { name, load } of verbs) {
     if (!argv.includes(name)) continue;
     const command = program.commands.find((candidate) => candidate.name() === name)!;
-    (await load()).define(command);
+    (await load()).define(command, verbs);
     for (const one of [command, ...command.commands]) {
       addGlobalOptions(one, true).configureHelp({ formatHelp: verbHelp });
     }

@@ -1,8 +1,9 @@
 import { Argument, type Command } from 'commander';
 import { runCommand } from '../run.ts';
 import { examples } from '../text.ts';
+import type { Verb } from '../verb.ts';
 
-export function define(command: Command): void {
+export function define(command: Command, verbs: readonly Verb[]): void {
   command
     .addArgument(new Argument('<shell>', 'bash, zsh or fish').choices(['bash', 'zsh', 'fish']))
     .addHelpText(
@@ -15,7 +16,7 @@ export function define(command: Command): void {
     .action(async (shell: 'bash' | 'zsh' | 'fish', _options: object, self: Command) => {
       await runCommand(self, async () => {
         const { completionScript } = await import('../completion-script.ts');
-        const script = await completionScript(shell, self.parent!);
+        const script = await completionScript(shell, self.parent!, verbs);
         return { result: { shell, script }, text: script };
       });
     });
