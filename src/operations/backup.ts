@@ -10,6 +10,8 @@ import type { Workspace } from './workspace.ts';
 
 export interface BackupOptions {
   readonly source?: string | undefined;
+  /** Store everything again, also what has not changed. */
+  readonly full?: boolean | undefined;
   /** Folder for a key kit that a first backup writes. */
   readonly cwd: string;
 }
@@ -42,7 +44,7 @@ export async function backup(
   const { writer, enrolled } = await writerOf(workspace, repository, context);
   const run = await writer.beginSnapshot({ source: source.name, kind: source.kind }, context);
   try {
-    const facts = await source.snapshot({ ...context, sink: run });
+    const facts = await source.snapshot({ ...context, sink: run, full: options.full === true });
     const { header, stats } = await run.publish(facts);
     const { repository: address } = workspace.configuration;
     const formatPosition = workspace.kind(source.kind).positions.format;

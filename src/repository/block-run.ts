@@ -43,7 +43,8 @@ export interface BlockEntry {
 
 export interface BlockRunParts {
   readonly store: ObjectStore;
-  readonly pipeline: Pipeline;
+  /** Starts the workers, whose readers hash under that seed. */
+  readonly openPipeline: (seed: Uint8Array) => Pipeline;
   readonly binding: CacheBinding;
   readonly epoch: number;
   readonly now: number;
@@ -55,13 +56,15 @@ export class BlockRun implements BlockSink {
   readonly #parts: BlockRunParts;
   readonly #cache: BlockCacheReader | undefined;
   readonly #known = new Map<string, CachedFile>();
-  readonly seed: Uint8Array;
+  readonly #seed: Uint8Array;
+  readonly #pipeline: Pipeline;
   #facts = '';
 
   private constructor(parts: BlockRunParts, cache: BlockCacheReader | undefined) {
     this.#parts = parts;
     this.#cache = cache;
-    this.seed = cache === undefined ? randomBytes(8) : fromBase64(cache.head.seed);
+    this.#seed = cache === undefined ? randomBytes(8) : fromBase64(cache.head.seed);
+    this.#pipeline = parts.openPipeline(this.#seed);
   }
 
   /** Opens the cache where the rules of reuse allow it; `accept` is the source's own say, by its facts. */
@@ -86,7 +89,7 @@ export class BlockRun implements BlockSink {
   }
 
   get width(): number {
-    return this.#parts.pipeline.width;
+    return this.#pipeline.width;
   }
 
   async known(path: string): Promise<KnownFile | undefined> {
@@ -96,7 +99,7 @@ export class BlockRun implements BlockSink {
   }
 
   async read<Answer>(job: ReaderJob, transfer?: readonly ArrayBuffer[]): Promise<Answer> {
-    return (await this.#parts.pipeline.read(job, transfer)) as Answer;
+    return (await this.#pipeline.read(job, transfer)) as Answer;
   }
 
   file(meta: EntryMeta, size: number, pieces: readonly BlockPiece[]): void {
@@ -111,7 +114,7 @@ export class BlockRun implements BlockSink {
 
   /** The extents of an entry, when all packs have their names. */
   *extents(entry: BlockEntry): Iterable<Extent> {
-    const { pipeline } = this.#parts;
+    const pipeline = this.#pipeline;
     const old = new ExtentCursor(entry.known?.extents ?? []);
     for (const piece of entry.pieces) {
       let at = piece.offset;
@@ -176,7 +179,7 @@ export class BlockRun implements BlockSink {
     const { snapshot, acknowledged } = published;
     const head: CacheHead = {
       snapshot,
-      seed: base64(this.seed),
+      seed: base64(this.#seed),
       epoch,
       acknowledged,
       probe,

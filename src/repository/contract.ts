@@ -77,7 +77,7 @@ export interface Lane {
 /** A file as the snapshot before had it. */
 export interface KnownFile {
   readonly size: number;
-  /** 8 bytes a block of 8 KiB, under the sink's seed. */
+  /** 8 bytes a block of 8 KiB, as the reader module hashed it. */
   readonly hashes: Uint8Array;
 }
 
@@ -97,8 +97,6 @@ export interface BlockPiece {
  * `frame-worker.ts`): only blocks whose hash differs from the one known are stored.
  */
 export interface BlockSink {
-  /** Secret, 8 bytes: what the block hashes are seeded with. */
-  readonly seed: Uint8Array;
   /** Digest of the snapshot that unchanged blocks are taken over from; null when everything is stored. */
   readonly previous: string | null;
   /** How many jobs at once keep the workers busy. */

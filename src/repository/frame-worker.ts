@@ -17,14 +17,21 @@ export interface ReaderJob {
 /** What a reader's job gives back; copied from the worker. */
 export type ReaderAnswer = object;
 
-/** Where a reader puts its blocks (at most FRAME_BYTES each, never split). */
-export interface BlockSink {
-  append(block: Uint8Array): Place;
+/** Where a reader puts its blocks. */
+export interface BlockReceiver {
+  /** Bytes that fit into the frame being filled; FRAME_BYTES when it is empty. */
+  readonly room: number;
+  /** Takes adjacent blocks of one file, at most FRAME_BYTES, into one frame: a new one when `room` is too small. */
+  append(blocks: Uint8Array): Place;
 }
 
 /** What the module of a reader exports. Runs in a worker: reads synchronously, keeps nothing of other jobs' data. */
 export interface ReaderModule {
-  createReader(data: unknown): { read(job: ReaderJob, sink: BlockSink): ReaderAnswer };
+  /** `seed`: 8 secret bytes, what block hashes are seeded with. */
+  createReader(
+    data: unknown,
+    seed: Uint8Array,
+  ): { read(job: ReaderJob, receiver: BlockReceiver): ReaderAnswer };
 }
 
 /** Why a job failed: an error in a form that crosses threads. */
@@ -41,7 +48,7 @@ export interface FrameWorkerData {
   /** This worker among `count`: tokens of packs are unique over all. */
   readonly index: number;
   readonly count: number;
-  readonly reader: { readonly module: string; readonly data: unknown } | null;
+  readonly reader: { readonly module: string; readonly data: unknown; readonly seed: Uint8Array } | null;
 }
 
 export type ToFrameWorker =
@@ -91,7 +98,7 @@ function send(message: FromFrameWorker, transfer: ArrayBuffer[] = []): void {
 async function loadReader() {
   if (readerData === null) return undefined;
   const module = (await import(readerData.module)) as ReaderModule;
-  return module.createReader(readerData.data);
+  return module.createReader(readerData.data, readerData.seed);
 }
 
 function read(ticket: number, job: ReaderJob): void {

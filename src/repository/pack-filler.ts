@@ -77,8 +77,15 @@ export class PackFiller {
     return { pack: token, frame, offset: 0 };
   }
 
-  /** Adds one block (at most FRAME_BYTES) to the frame that is being gathered; a block is never split. */
+  /** Bytes that the frame being gathered still takes. */
+  get room(): number {
+    return FRAME_BYTES - this.#used;
+  }
+
+  /** Adds blocks (at most FRAME_BYTES) to the frame that is being gathered; what is added at once is never split. */
   append(block: Uint8Array): Place {
+    // A whole frame needs no gathering: it is compressed from where it lies.
+    if (this.#used === 0 && block.length === FRAME_BYTES) return this.frame(block);
     if (this.#used + block.length > FRAME_BYTES) this.#seal();
     const { token, writer } = this.#pack();
     this.#gathered ??= new Uint8Array(FRAME_BYTES);

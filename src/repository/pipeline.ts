@@ -19,6 +19,9 @@ import { type PackBinding, packName, type SealContext } from './pack.ts';
 import { FRAME_BYTES } from './section.ts';
 import { workerUrl } from './worker-url.ts';
 
+/** What a source's reader module is written against. */
+export type { BlockReceiver, ReaderAnswer, ReaderJob, ReaderModule } from './frame-worker.ts';
+
 /** Two fill both cores of a small host; more only pay where there are idle cores, at 34 MiB each. */
 const WORKERS_MOST = 4;
 /** Plaintext buffers a worker: one in work, one queued, one being filled. */
@@ -34,7 +37,7 @@ export interface PipelineOptions {
   /** Called for each pack when it is durable in the store. */
   readonly onStored?: (pack: PackBinding, storedAt: number) => void;
   /** A module with a reader (`ReaderModule`), and what it is made from: for `read`. */
-  readonly reader?: { readonly module: URL; readonly data: unknown };
+  readonly reader?: { readonly module: URL; readonly data: unknown; readonly seed: Uint8Array };
 }
 
 /** Where a frame went: `pack` is the token by which `pack()` knows it after `flush`. */
@@ -87,7 +90,7 @@ export class Pipeline {
       packBuffers: PACK_BUFFERS_PER_WORKER,
       index,
       count,
-      reader: reader === undefined ? null : { module: reader.module.href, data: reader.data },
+      reader: reader === undefined ? null : { ...reader, module: reader.module.href },
     };
     const worker = new Worker(workerUrl('frame-worker'), { workerData });
     const lane: Lane = { worker, queued: 0 };

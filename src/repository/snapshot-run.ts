@@ -206,14 +206,17 @@ export class StoredSnapshotRun implements SnapshotRun {
   async blocks(options: BlockOptions): Promise<BlockSink> {
     if (this.#pipeline !== undefined) throw new Error('the block-wise side is opened first');
     const { store, repository, key, roster, state, context } = this.#parts;
-    const pipeline = this.#openPipeline({ module: options.module, data: options.data });
-    this.#pipeline = pipeline;
+    const { module, data, full, accept } = options;
+    const openPipeline = (seed: Uint8Array) => {
+      this.#pipeline = this.#openPipeline({ module, data, seed });
+      return this.#pipeline;
+    };
     const source = this.#parts.options.source;
     const binding = { directory: state.cacheDirectory, address: store.address, repository, source, key };
     const { signal, clock } = context;
     const add = (entry: BlockEntry) => void this.#entries.push(entry);
-    const parts = { store, pipeline, binding, epoch: roster.roster.epoch, now: clock.now(), signal, add };
-    this.#blocks = await BlockRun.open(parts, options.full, options.accept);
+    const parts = { store, openPipeline, binding, epoch: roster.roster.epoch, now: clock.now(), signal, add };
+    this.#blocks = await BlockRun.open(parts, full, accept);
     return this.#blocks;
   }
 

@@ -46,6 +46,8 @@ export interface CaptureStatus {
 
 export interface SnapshotRequest extends RunContext {
   readonly sink: SnapshotSink;
+  /** Store everything, also what is known from the snapshot before. */
+  readonly full?: boolean;
 }
 
 export interface StreamRequest extends RunContext {

@@ -174,4 +174,18 @@ export const postgresErrors = defineErrors({
       'The server ended it, or the log that makes it consistent did not arrive in time. No snapshot exists; what was stored is harmless and is collected later.',
     next: 'Look into the log of the server, then run the backup again.',
   },
+  'postgres.data-directory': {
+    exit: 4,
+    summary: 'The data directory cannot be read as that of the server.',
+    explanation:
+      'A local snapshot reads the files of the server. They must be on this host, readable, and proven to be those of the server at the address: same system identifier, same start and port in postmaster.pid, same checkpoint. Nothing was stored.',
+    next: 'Set `dataDirectory` to the path of the data directory as this host sees it, or `snapshot: remote` to back up over the connection.',
+  },
+  'postgres.local-denied': {
+    exit: 4,
+    summary: 'The role may not begin a local snapshot.',
+    explanation:
+      'A local snapshot tells the server when it begins and ends, with pg_backup_start and pg_backup_stop, which only superusers and roles with the right to execute them may call. Nothing was stored.',
+    next: 'Grant the rights that the message names, or set `snapshot: remote` to back up over the connection.',
+  },
 });

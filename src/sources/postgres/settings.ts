@@ -66,6 +66,19 @@ export const postgresSettings = z.object({
     .max(1024)
     .optional()
     .describe('MiB a second that a snapshot may read from the server. Default: no limit.'),
+  snapshot: z
+    .enum(['auto', 'local', 'remote'])
+    .default('auto')
+    .describe(
+      'How a snapshot is taken: `local` reads the data directory on this host, fast and only what changed; `remote` needs nothing but the connection; `auto` reads locally where that is possible.',
+    ),
+  dataDirectory: z
+    .string()
+    .regex(/^\//, 'must be an absolute path')
+    .optional()
+    .describe(
+      'Path of the server’s data directory as this host sees it, where that differs from what the server says (containers). Default: ask the server.',
+    ),
   checkpoint: z
     .enum(['fast', 'spread'])
     .default('fast')

@@ -30,7 +30,7 @@ beforeAll(async () => {
     insert into passing select generate_series(1, 5000);
     select lo_from_bytea(0, decode(repeat('ab', 100000), 'hex'))`);
   tablespaceOid = await cluster.sql(`select oid from pg_tablespace where spcname = 'extra'`);
-  source = openSource('ledger', 'postgres', { url: cluster.url });
+  source = openSource('ledger', 'postgres', { url: cluster.url, snapshot: 'remote' });
 }, 60_000);
 
 afterAll(() => cluster?.destroy());
@@ -189,7 +189,7 @@ describe('a remote snapshot', () => {
         `select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name like 'holdfast_tmp_%'`,
       );
     };
-    const limited = openSource('ledger', 'postgres', { url: cluster.url, maxRate: 1 });
+    const limited = openSource('ledger', 'postgres', { url: cluster.url, maxRate: 1, snapshot: 'remote' });
     const started = performance.now();
     await expect(limited.snapshot({ ...testContext(), sink })).rejects.toMatchObject({
       code: expect.stringMatching(/^(net\.unreachable|postgres\.not-ready)$/),

@@ -29,8 +29,14 @@ class PostgresSource implements Source {
   }
 
   async snapshot(request: SnapshotRequest): Promise<SnapshotFacts> {
+    const place = this.#place();
+    if (place.settings.snapshot !== 'remote') {
+      const { findLocal, takeLocalSnapshot } = await import('./local-snapshot.ts');
+      const directory = await findLocal(place, request);
+      if (directory !== undefined) return takeLocalSnapshot(place, directory, request);
+    }
     const { takeSnapshot } = await import('./snapshot.ts');
-    return takeSnapshot(this.#place(), request);
+    return takeSnapshot(place, request);
   }
 
   async stream(request: StreamRequest): Promise<string | null> {
