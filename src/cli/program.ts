@@ -19,6 +19,7 @@ export const verbs: readonly Verb[] = [
   verb('show', 'one snapshot in full', () => import('./commands/show.ts')),
   verb('verify', 'check that what is stored is undamaged', () => import('./commands/verify.ts')),
   verb('restore', 'go back to any moment, in a new folder', () => import('./commands/restore.ts')),
+  verb('mark', 'name this moment, to come back to', () => import('./commands/mark.ts')),
   verb('completion', 'print a completion script for your shell', () => import('./commands/completion.ts')),
 ];
 

@@ -110,11 +110,11 @@ export class SourceState {
   }
 
   /** A small JSON document, or undefined when there is none or it is unreadable (state may be lost, never trusted). */
-  async read(name: 'snapshot-head' | 'log-head'): Promise<JsonObject | undefined> {
+  async read(name: 'snapshot-head' | 'log-head' | 'marks'): Promise<JsonObject | undefined> {
     return await readJson(join(this.#directory, `${name}.json`));
   }
 
-  async write(name: 'snapshot-head' | 'log-head', value: JsonObject): Promise<void> {
+  async write(name: 'snapshot-head' | 'log-head' | 'marks', value: JsonObject): Promise<void> {
     await writeDurably(join(this.#directory, `${name}.json`), [Buffer.from(JSON.stringify(value))]);
   }
 

@@ -50,6 +50,23 @@ export interface SnapshotRequest extends RunContext {
   readonly full?: boolean;
 }
 
+export interface MarkRequest extends RunContext {
+  readonly name: string;
+  /** The most to wait for capture, ms. */
+  readonly deadlineMs: number;
+}
+
+export interface Marked {
+  /** Behind the record that holds the name. */
+  readonly position: string;
+  /** Microseconds since 1970 by the source's clock. */
+  readonly time: number;
+  /** In the repository. */
+  readonly durable: boolean;
+  /** A capture runs, so that it will be. */
+  readonly capturing: boolean;
+}
+
 export interface StreamRequest extends RunContext {
   readonly writer: LogWriter;
   readonly onStatus: (status: CaptureStatus) => void;
@@ -113,6 +130,11 @@ export interface Source {
    * waiting cannot mend (rejects). Reconnects by itself. Acknowledges to the source only what is durable.
    */
   stream(request: StreamRequest): Promise<string | null>;
+  /**
+   * Names the present place in the source's log. Waits until capture has made it durable, where one runs, up to
+   * the deadline. Not idempotent: sources take the same name again, so the caller makes sure that it is new.
+   */
+  mark(request: MarkRequest): Promise<Marked>;
   close(): Promise<void>;
 }
 

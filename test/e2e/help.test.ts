@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { run } from './scene.test-helper.ts';
 
 const options = { cwd: import.meta.dirname };
-const verbs = 'quickstart init config doctor key backup capture list show verify restore completion'.split(
+const verbs = 'quickstart init config doctor key backup capture list show verify restore mark completion'.split(
   ' ',
 );
 

@@ -48,6 +48,13 @@ export const recoveryErrors = defineErrors({
       'PostgreSQL lets the same restore point name be given twice, and transaction ids come again after a restore or after four thousand million transactions. Which one is meant, only a person can say. Nothing was restored.',
     next: 'Choose by `--lsn` one of the positions that the message names, or a history with `--timeline`.',
   },
+  'recovery.name-taken': {
+    exit: 4,
+    summary: 'The log has a point of that name already.',
+    explanation:
+      'Recovery would stop at the first of two points with one name, so a name is given once for each source. Nothing was written.',
+    next: 'Choose another name.',
+  },
   'recovery.nothing-to-restore': {
     exit: 3,
     summary: 'There is no snapshot to restore.',

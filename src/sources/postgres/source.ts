@@ -2,6 +2,8 @@
 import type { RunContext } from '../../core/context.ts';
 import type { SnapshotFacts } from '../../repository/contract.ts';
 import type {
+  Marked,
+  MarkRequest,
   Restored,
   RestoreRequest,
   SnapshotRequest,
@@ -42,6 +44,11 @@ class PostgresSource implements Source {
   async stream(request: StreamRequest): Promise<string | null> {
     const { captureLog } = await import('./log-stream.ts');
     return captureLog(this.#place(), request);
+  }
+
+  async mark(request: MarkRequest): Promise<Marked> {
+    const { markServer } = await import('./mark.ts');
+    return markServer(this.#place(), request);
   }
 
   // Connections live no longer than the operation that needs them.
