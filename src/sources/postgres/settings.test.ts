@@ -4,7 +4,7 @@ import { connectionOf, postgresSettings, slotName } from './settings.ts';
 describe('settings of a PostgreSQL source', () => {
   it('need no more than an address, and have safe defaults', () => {
     const settings = postgresSettings.parse({ url: 'postgres://app:secret@db.example:6543/ledger' });
-    expect(settings).toMatchObject({ heartbeat: 10, partInterval: 0.8, partSize: 16, checkpoint: 'fast' });
+    expect(settings).toMatchObject({ heartbeat: 10, partInterval: 0.5, partSize: 16, checkpoint: 'fast' });
     const connection = connectionOf(settings, {});
     expect(connection).toMatchObject({ host: 'db.example', port: 6543, user: 'app', database: 'ledger' });
     expect(JSON.stringify(connection)).not.toContain('secret');

@@ -47,8 +47,9 @@ export const postgresSettings = z.object({
     .describe(
       'After this many seconds without a commit a small message is written into the log, so that an idle server’s recovery window moves on. `off` for none.',
     ),
+  // Half of the second that log may be late at most: the other half is for sealing and storing on a busy host.
   partInterval: seconds(0.05, 60)
-    .default(0.8)
+    .default(0.5)
     .describe(
       'Seconds after which received log is closed into a part and stored. Smaller loses less, stores more objects.',
     ),
