@@ -1,7 +1,8 @@
 /**
  * Leaves small arrivals with the system for a moment and reads them together. A busy server sends the log of
- * each commit by itself, and waking up for each costs more than all the work on its bytes (measured: two thirds
- * of a capture's time at 1,000 commits a second). While bytes come without a break nothing is held up.
+ * each commit by itself, and waking up for each is dear beside the work on its bytes (measured at 1,000 commits a
+ * second, with the blocks shared with the sealing worker: a quarter less CPU). While bytes come without a break
+ * nothing is held up.
  */
 export interface GatheredSocket {
   pause(): void;
