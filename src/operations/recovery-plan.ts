@@ -64,8 +64,17 @@ interface Candidate {
  */
 export function* planRecovery(request: RecoveryRequest): Lookup<RecoveryPlan | HoldfastError> {
   if (request.target.kind === 'snapshot') return plan(request, planSnapshot(request, request.target.id));
-  const outcome = yield* planOnBranches({ ...request, ...(yield* branchesByCommits(request)) });
+  const branched = { ...request, ...(yield* branchesByCommits(request)) };
+  const outcome = yield* askingForStored(request, planOnBranches(branched));
   return outcome instanceof HoldfastError ? outcome : plan(request, outcome);
+}
+
+/** A part whose lineage has a branch's name is not in the repository: it would be taken for a forged one. */
+function* askingForStored<T>(request: RecoveryRequest, planning: Lookup<T>): Lookup<T> {
+  const stored = new Map(request.parts.map((part) => [part.name, part]));
+  let step = planning.next();
+  while (!step.done) step = planning.next(yield stored.get(step.value.name) ?? step.value);
+  return step.value;
 }
 
 /** Branches have names of our own; a plan speaks of what is stored. */
