@@ -48,6 +48,8 @@ export class StoredLogWriter implements LogWriter {
   #stream: string | undefined;
   #worker: Worker | undefined;
   #merging = new LogMerge();
+  /** Where the stream before ended, when another was begun: below it there may be two pasts of one lineage. */
+  #seam: { readonly lineage: string; readonly to: string } | undefined;
   /** The merge under way; never rejects. Until it settles its bytes are in use. */
   #mergeRun: Promise<void> = Promise.resolve();
   /** The last section handed to the worker: it takes one at a time. */
@@ -82,6 +84,7 @@ export class StoredLogWriter implements LogWriter {
   }
 
   startStream(): void {
+    this.#seam = this.#head ?? this.#seam;
     this.#stream = undefined;
     this.#merging = new LogMerge();
     this.#head = undefined;
@@ -223,10 +226,13 @@ export class StoredLogWriter implements LogWriter {
   async #remember(stretch: LogStretch, place: PartPlace, digest: string, signal: AbortSignal): Promise<void> {
     await this.#mergeRun;
     const bytes = stretch.data.reduce((sum, piece) => sum + piece.length, 0);
-    const large = bytes >= LARGE_BYTES;
+    const seam = this.#seam;
+    // Lists compare two pasts by the times in headers: what lies below must not vanish in a larger part.
+    const below = seam !== undefined && seam.lineage === stretch.lineage && stretch.to <= seam.to;
+    const kept = below || bytes >= LARGE_BYTES;
     // The caller takes its buffers back when the append settles.
-    if (!large) this.#merging.add(stretch, place, digest);
-    if (!large && !this.#merging.due) return;
+    if (!kept) this.#merging.add(stretch, place, digest);
+    if (!kept && !this.#merging.due) return;
     // Beside the next appends: the parts are durable and acknowledged, and that they stay small for a while,
     // or for ever, is no reason to let the source wait or to call the append failed.
     this.#mergeRun = this.merge(signal, true).catch((error: unknown) => {

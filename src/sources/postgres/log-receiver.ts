@@ -172,6 +172,18 @@ export class LogReceiver {
   }
 
   #take(parts: WalParts, data: Uint8Array): void | Promise<void> {
+    const { seam } = this.#options.plan;
+    const below = seam === undefined ? 0 : Number(seam - parts.position);
+    if (below <= 0 || below > data.length) return this.#takeAll(parts, data);
+    const goOn = () => {
+      this.#close(parts);
+      return this.#takeAll(parts, data.subarray(below));
+    };
+    const held = this.#takeAll(parts, data.subarray(0, below));
+    return held === undefined ? goOn() : held.then(goOn);
+  }
+
+  #takeAll(parts: WalParts, data: Uint8Array): void | Promise<void> {
     if (this.#over) return;
     const commits = parts.commits;
     const used = parts.take(data);
@@ -185,7 +197,7 @@ export class LogReceiver {
     this.#held = true;
     return parts.room().then(() => {
       this.#held = false;
-      return this.#take(parts, data.subarray(used));
+      return this.#takeAll(parts, data.subarray(used));
     });
   }
 

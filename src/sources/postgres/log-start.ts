@@ -29,6 +29,11 @@ export interface StreamPlan {
   readonly start: bigint;
   /** Resume the head's stream if this page comes again; undefined for a new stream. */
   readonly expected: ExpectedPage | undefined;
+  /**
+   * A new stream brings other log at positions that were captured before, up to here. A part must end here: only
+   * a part that lies wholly below shows by its times alone, as lists read them, that there are two pasts.
+   */
+  readonly seam?: bigint | undefined;
   readonly histories: Histories;
   /** The server's flushed position when it was asked. */
   readonly flushed: bigint;
@@ -84,7 +89,8 @@ export async function planStream(options: PlanOptions): Promise<StreamPlan> {
   const restart = slot.restart ?? identity.xlogpos;
   const start = segmentStart(restart, segmentSize);
   const timeline = timelineAt(start, identity.timeline, histories);
-  return { ...base, timeline, start, expected: undefined };
+  const seam = head !== undefined && known?.timeline === timeline ? lsnOf(head.to) : undefined;
+  return { ...base, timeline, start, expected: undefined, seam };
 }
 
 /** Tells a gap, and what to do about it. */
