@@ -85,11 +85,11 @@ function refuseLayer({ from, to }: Import): string | null {
 }
 
 function refuseSibling({ from, to }: Import): string | null {
-  for (const { folder, opener } of siblings) {
+  for (const { folder, openers } of siblings) {
     const [fromParts, toParts] = [from.split('/'), to.split('/')];
     if (fromParts[0] !== folder || toParts[0] !== folder || toParts.length < 3) continue;
-    if (fromParts.length < 3 && fromParts[1] !== opener) {
-      return `only ${folder}/${opener} imports the kinds; everything else uses the contract`;
+    if (fromParts.length < 3 && !openers.includes(fromParts[1] ?? '')) {
+      return `only ${folder}/${openers.join(' and ')} import the kinds; everything else uses the contract`;
     }
     if (fromParts.length >= 3 && fromParts[1] !== toParts[1]) {
       return `${fromParts[1]} and ${toParts[1]} are siblings and never import each other; share through a lower layer`;

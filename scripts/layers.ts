@@ -18,12 +18,12 @@ export const layers: Readonly<Record<string, Layer>> = {
   },
   repository: {
     uses: ['core', 'storage'],
-    doors: ['repository.ts', 'pipeline.ts', 'contract.ts', 'local-state.ts'],
+    doors: ['repository.ts', 'pipeline.ts', 'contract.ts', 'local-state.ts', 'log-archive.ts'],
     why: 'the format must be readable without any database or service',
   },
   sources: {
     uses: ['core', 'net', 'repository'],
-    doors: ['source.ts', 'open.ts'],
+    doors: ['source.ts', 'open.ts', 'archive.ts'],
     why: 'a source hands over snapshots and logs through the contract and knows neither stores nor commands',
   },
   operations: {
@@ -39,9 +39,9 @@ export const layers: Readonly<Record<string, Layer>> = {
   cli: { uses: ['core', 'operations', 'service'], doors: [], why: 'nothing is built on the command line' },
 };
 
-/** Folders whose direct children are siblings that never import each other, and the one file that imports them. */
-export const siblings: readonly { readonly folder: string; readonly opener: string }[] = [
-  { folder: 'sources', opener: 'open.ts' },
+/** Folders whose direct children are siblings that never import each other, and the files that import them. */
+export const siblings: readonly { readonly folder: string; readonly openers: readonly string[] }[] = [
+  { folder: 'sources', openers: ['open.ts', 'archive.ts'] },
 ];
 
 /** Kinds of stores are files by prefix (`local.ts`, `local-file.ts`); only `open.ts` imports more than its own. */

@@ -1,18 +1,17 @@
 /**
  * The command line: which verbs there are. Only the verb that runs is loaded, and what is heavy only in its
- * action, so that `--help` answers at once.
+ * action, so that `--help` answers at once. `wal push` and `wal fetch` load not even the program.
  */
-import { CommanderError } from 'commander';
-import { reportUsage, whenPipeCloses } from './output.ts';
-import { buildProgram, loadVerbs } from './program.ts';
+import { whenPipeCloses } from './output.ts';
+import { walArguments } from './wal-arguments.ts';
 
 whenPipeCloses();
 const argv = process.argv.slice(2);
-const program = buildProgram();
-try {
-  await loadVerbs(program, argv);
-  await program.parseAsync(argv, { from: 'user' });
-} catch (error) {
-  if (!(error instanceof CommanderError)) throw error;
-  process.exitCode = error.exitCode === 0 ? 0 : reportUsage(error, argv, program);
+const wal = walArguments(argv);
+if (wal?.verb === 'push') {
+  const { runPush } = await import('./wal-run.ts');
+  process.exitCode = await runPush(wal);
+} else {
+  const { runProgram } = await import('./run-program.ts');
+  await runProgram(argv);
 }

@@ -4,8 +4,7 @@
  * From a `holdfast.yaml`, or without one from well-known environment variables (zero configuration).
  */
 import { readFile, stat } from 'node:fs/promises';
-import { homedir } from 'node:os';
-import { dirname, isAbsolute, join, relative, resolve } from 'node:path';
+import { dirname, join, relative, resolve } from 'node:path';
 import { parseEnv } from 'node:util';
 import { type ConfigSource, checkConfiguration } from './config-check.ts';
 import { readDocument } from './config-document.ts';
@@ -18,6 +17,7 @@ import type {
 } from './configuration.ts';
 import { HoldfastError, systemErrorCode } from './errors.ts';
 import { isSecretName, Secrets } from './redaction.ts';
+import { defaultStateFolder, findConfigurationFile } from './resolved-config.ts';
 
 export type { Configuration, KeySettings, LoadOptions, SourceConfiguration } from './configuration.ts';
 
@@ -30,7 +30,7 @@ export async function loadConfiguration(options: LoadOptions): Promise<Configura
   const cwd = options.cwd ?? process.cwd();
   const env = options.env ?? process.env;
   const secrets = options.secrets ?? new Secrets();
-  const file = await findFile(options.path, env, cwd);
+  const file = await findConfigurationFile(options.path, env, cwd);
   const base = file === null ? cwd : dirname(file);
   const variables = await readVariables(base, env);
   for (const [name, { value }] of Object.entries(variables)) {
@@ -53,7 +53,7 @@ export async function loadConfiguration(options: LoadOptions): Promise<Configura
         ? {}
         : { identityFile: resolve(base, value.key.identityFile) }),
     },
-    state: value.state === undefined ? defaultState(variables) : resolve(base, value.state),
+    state: value.state === undefined ? defaultStateFolder(valuesOf(variables)) : resolve(base, value.state),
     timezone: value.timezone,
     environment: value.environment ?? null,
     log: value.log,
@@ -78,20 +78,6 @@ export function configuredSource(configuration: Configuration, name?: string): S
     throw new HoldfastError('config.unknown-source', `No source is called ${wanted}. ${listed}.`);
   }
   return found;
-}
-
-async function findFile(
-  given: string | undefined,
-  env: NodeJS.ProcessEnv,
-  cwd: string,
-): Promise<string | null> {
-  const named = given ?? (env.HOLDFAST_CONFIG || undefined);
-  if (named !== undefined) return resolve(cwd, named);
-  for (let folder = resolve(cwd); ; folder = dirname(folder)) {
-    const candidate = join(folder, 'holdfast.yaml');
-    if (await isFile(candidate)) return candidate;
-    if (dirname(folder) === folder) return null;
-  }
 }
 
 async function isFile(path: string): Promise<boolean> {
@@ -218,13 +204,9 @@ function absolute(address: string, base: string): string {
   return /^[a-z][a-z0-9+.-]*:\/\//i.test(address) ? address : resolve(base, address);
 }
 
-function defaultState(variables: Variables): string {
-  const given = variables.HOLDFAST_STATE?.value;
-  if (given) return resolve(given);
-  if (process.getuid?.() === 0) return '/var/lib/holdfast';
-  const xdg = variables.XDG_STATE_HOME?.value;
-  // The XDG rules say to ignore a relative path.
-  return xdg && isAbsolute(xdg) ? join(xdg, 'holdfast') : join(homedir(), '.local', 'state', 'holdfast');
+/** Without where they came from. */
+function valuesOf(variables: Variables): Record<string, string> {
+  return Object.fromEntries(Object.entries(variables).map(([name, { value }]) => [name, value]));
 }
 
 function deepFreeze<T>(value: T): T {

@@ -8,6 +8,7 @@ import type { RunContext } from '../core/context.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { Logger } from '../core/log.ts';
 import type { Secrets } from '../core/redaction.ts';
+import { keepResolved } from '../core/resolved-config.ts';
 import { readSecretFile, resolvePassphrase } from '../core/secret.ts';
 import { LocalState, Repository, type Unlock } from '../repository/repository.ts';
 import { sourceKinds } from '../sources/open.ts';
@@ -55,6 +56,8 @@ export class Workspace {
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
       ...(options.env === undefined ? {} : { env: options.env }),
     });
+    // What is given for one command only must not be kept for others.
+    if (options.repository === undefined) await keepResolved(configuration, options.env ?? process.env);
     return new Workspace(configuration, options.secrets);
   }
 

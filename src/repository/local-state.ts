@@ -104,6 +104,11 @@ export class SourceState {
     return join(this.#directory, 'spool');
   }
 
+  /** What `wal push` remembers. */
+  get archiveDirectory(): string {
+    return join(this.#directory, 'archive');
+  }
+
   /** For the cache of change detection. */
   get cacheDirectory(): string {
     return join(this.#directory, 'cache');

@@ -23,7 +23,7 @@ import {
 } from './log-part.ts';
 import type { LoadedRoster } from './roster.ts';
 import type { SigningKey } from './signing.ts';
-import { newRunId } from './snapshot-run.ts';
+import { newRunId } from './run-id.ts';
 import { workerUrl } from './worker-url.ts';
 
 /** Below this a part is encoded on the spot: handing it to the worker costs more. */

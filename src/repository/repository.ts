@@ -7,7 +7,7 @@ import type { RunContext } from '../core/context.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { ObjectStore } from '../storage/store.ts';
 import { type Catalog, type Problem, readLogParts, readSnapshots } from './catalog.ts';
-import { base32, base64, damaged, fromBase64, SOURCE_NAME } from './codec.ts';
+import { base32, base64, SOURCE_NAME } from './codec.ts';
 import type {
   LogPartHeader,
   LogWriter,
@@ -32,6 +32,7 @@ import type { LocalState } from './local-state.ts';
 import { StoredLogWriter } from './log-writer.ts';
 import { PACK_BYTES } from './pack.ts';
 import { decodeIdentity, generateIdentity } from './recipient.ts';
+import { checkPins, FORMAT, notThePinned, ROOT, type Root, readRoot } from './root.ts';
 import {
   encodeRoster,
   type LoadedRoster,
@@ -41,7 +42,7 @@ import {
   rosterWriter,
 } from './roster.ts';
 import { FRAME_BYTES } from './section.ts';
-import { decodeDocument, encodeDocument, parseDocument } from './signed-document.ts';
+import { encodeDocument } from './signed-document.ts';
 import { generateSeed, type SigningKey, signingKey } from './signing.ts';
 import { StoredReader } from './snapshot-reader.ts';
 import { StoredSnapshotRun } from './snapshot-run.ts';
@@ -55,10 +56,6 @@ export { LocalState } from './local-state.ts';
 export type { Roster } from './roster.ts';
 export type { VerifyDepth, VerifyReport } from './verify.ts';
 
-const ROOT = 'holdfast.json';
-/** The newest format that this code reads. */
-const FORMAT = 1;
-
 export interface CreateOptions {
   /** At least one of the two. */
   readonly passphrase?: string;
@@ -67,12 +64,6 @@ export interface CreateOptions {
   readonly printPassphrase?: boolean;
   /** What people call this host. */
   readonly writerName: string;
-}
-
-interface Root {
-  readonly id: string;
-  readonly adminKey: Buffer;
-  readonly created: number;
 }
 
 export class Repository {
@@ -156,12 +147,7 @@ export class Repository {
    */
   static async open(store: ObjectStore, state: LocalState | null, context: RunContext): Promise<Repository> {
     const root = await readRoot(store, context.signal);
-    const pin = (await state?.readPin(root.id)) ?? undefined;
-    const atAddress = await state?.pinOfAddress(store.address);
-    const other = atAddress !== undefined && atAddress.repository !== root.id;
-    if (other || (pin !== undefined && pin.adminKey !== base64(root.adminKey))) {
-      throw notThePinned(store.address, root.id, atAddress?.repository ?? root.id, state);
-    }
+    const pin = await checkPins(root, store.address, state);
     const roster = await loadRoster(store, root.id, root.adminKey, pin?.roster ?? 0, context.signal);
     const repository = new Repository(root, roster, store, state);
     if (pin?.roster !== roster.roster.number || pin.address !== store.address) await repository.#pin();
@@ -395,23 +381,6 @@ function exists(address: string): HoldfastError {
   );
 }
 
-function notThePinned(
-  address: string,
-  found: string | undefined,
-  known: string,
-  state: LocalState | null,
-): HoldfastError {
-  const what =
-    found === undefined
-      ? `At ${address} is no repository, but this host knows ${known} there.`
-      : found === known
-        ? `At ${address} is the repository ${known}, but with another admin key than this host knows.`
-        : `At ${address} is the repository ${found}, but this host knows ${known} there.`;
-  return new HoldfastError('repository.not-the-pinned-one', what, {
-    details: { found: found ?? null, known, state: state?.directory ?? null },
-  });
-}
-
 async function wrapAll(
   identity: string,
   adminSeed: Uint8Array,
@@ -431,37 +400,4 @@ async function wrapAll(
     );
   }
   return keys;
-}
-
-async function readRoot(store: ObjectStore, signal: AbortSignal): Promise<Root> {
-  let bytes: Uint8Array;
-  try {
-    bytes = await store.get(ROOT, { signal });
-  } catch (error) {
-    if (!isHoldfastError(error, 'storage.not-found')) throw error;
-    throw new HoldfastError('repository.not-found', `There is no Holdfast repository at ${store.address}.`);
-  }
-  checkFormat(bytes, store.address);
-  const unchecked = parseDocument(bytes, ROOT).body;
-  const adminKey = fromBase64(unchecked.string('adminKey'));
-  if (adminKey.length !== 32) throw damaged(ROOT, 'its admin key is malformed');
-  const body = decodeDocument('repository', bytes, adminKey, ROOT);
-  return { id: body.string('repository', /^[a-z2-7]{16}$/), adminKey, created: body.integer('created') };
-}
-
-/** Looks at the format before anything else is parsed: a later one may be different in every other way. */
-function checkFormat(bytes: Uint8Array, address: string): void {
-  let format: unknown;
-  try {
-    format = (JSON.parse(Buffer.from(bytes).toString('utf8')) as { body?: { format?: unknown } }).body
-      ?.format;
-  } catch (cause) {
-    throw damaged(ROOT, 'it is not JSON', cause);
-  }
-  if (typeof format === 'number' && format > FORMAT) {
-    throw new HoldfastError(
-      'repository.newer-format',
-      `The repository at ${address} has format ${format}; this Holdfast reads formats up to ${FORMAT}.`,
-    );
-  }
 }

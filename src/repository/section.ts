@@ -11,7 +11,7 @@
  * authenticated; the footer, which counts the frames, carries the last flag.
  */
 import { createCipheriv, createDecipheriv, createHmac, hkdfSync } from 'node:crypto';
-import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
+import { constants, zstdCompress, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import { damaged } from './codec.ts';
 import { release } from './release.ts';
 
@@ -85,6 +85,25 @@ function additionalData(headerDigest: Uint8Array, number: number, flags: number,
   return bytes;
 }
 
+/** A frame is stored as it is where compression does not make it smaller. */
+function smaller(plain: Uint8Array, compressed: Uint8Array): { packed: Uint8Array; flags: number } {
+  if (compressed.length < plain.length) return { packed: compressed, flags: FLAG_ZSTD };
+  release(compressed);
+  return { packed: plain, flags: 0 };
+}
+
+/** Compresses a frame on one of Node's own threads: for a process that lives too short to start workers. */
+export function compressFrame(plain: Uint8Array, level: number): Promise<Uint8Array> {
+  return new Promise((resolve, reject) => {
+    const params = { [constants.ZSTD_c_compressionLevel]: level };
+    const chunkSize = plain.length + (plain.length >> 8) + 256;
+    zstdCompress(plain, { params, chunkSize }, (error, packed) => {
+      if (error === null) resolve(packed);
+      else reject(error);
+    });
+  });
+}
+
 /** Builds one section into a growing list of buffers. A frame is never made twice under the same key. */
 export class SectionWriter {
   readonly #key: SectionKey;
@@ -115,9 +134,7 @@ export class SectionWriter {
       // Room for the worst case: the answer comes in one piece, without a copy.
       chunkSize: plain.length + (plain.length >> 8) + 256,
     });
-    if (packed.length < plain.length) return { packed, flags: FLAG_ZSTD };
-    release(packed);
-    return { packed: plain, flags: 0 };
+    return smaller(plain, packed);
   }
 
   #seal(number: number, flags: number, plainLength: number, packed: Uint8Array): number {
@@ -133,13 +150,16 @@ export class SectionWriter {
     return sealed;
   }
 
-  /** Seals the next frame and returns its number. `plain` is at most FRAME_BYTES and not kept. */
-  frame(plain: Uint8Array): number {
+  /**
+   * Seals the next frame and returns its number. `plain` is at most FRAME_BYTES and not kept. `compressed` is
+   * what `compressFrame` made of it, where that was done beforehand.
+   */
+  frame(plain: Uint8Array, compressed?: Uint8Array): number {
     if (plain.length > FRAME_BYTES) throw new RangeError(`a frame holds at most ${FRAME_BYTES} bytes`);
     if (this.#ended) throw new Error('the section has ended');
     const number = this.#frames.length;
     const offset = this.#bytes;
-    const { packed, flags } = this.#compress(plain);
+    const { packed, flags } = compressed === undefined ? this.#compress(plain) : smaller(plain, compressed);
     const sealed = this.#seal(number, flags, plain.length, packed);
     if (packed !== plain) release(packed);
     this.#frames.push({ offset, sealed, plain: plain.length, flags });

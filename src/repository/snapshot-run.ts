@@ -1,10 +1,8 @@
 /** One run that writes a snapshot: lanes into the pipeline, then listing, pack list and manifest, in this order. */
-import { randomBytes } from 'node:crypto';
 import type { RunContext } from '../core/context.ts';
 import type { ObjectStore } from '../storage/store.ts';
 import { removeBlockCache } from './block-cache.ts';
 import { type BlockEntry, BlockRun } from './block-run.ts';
-import { base32 } from './codec.ts';
 import type {
   BlockOptions,
   BlockSink,
@@ -22,6 +20,7 @@ import type { LocalLock, SourceState } from './local-state.ts';
 import { encodePackList, packListName } from './pack-list.ts';
 import { Pipeline, type PipelineOptions } from './pipeline.ts';
 import type { LoadedRoster } from './roster.ts';
+import { newRunId } from './run-id.ts';
 import { FRAME_BYTES } from './section.ts';
 import type { SigningKey } from './signing.ts';
 import { encodeManifest, snapshotName } from './snapshot.ts';
@@ -29,12 +28,6 @@ import { encodeManifest, snapshotName } from './snapshot.ts';
 /** 1 MiB frames at level 1 store what the established tools store at their level 3 (docs/benchmarks.md). */
 const DEFAULT_LEVEL = 1;
 const HOLE = -1;
-
-/** `20261121T101530Z-<8 base32>`: sorts by time, unique by its random part. */
-export function newRunId(now: number): string {
-  const time = new Date(now).toISOString().replace(/[-:]|\.\d+/g, '');
-  return `${time}-${base32(randomBytes(5))}`;
-}
 
 /** An entry while its frames are on their way: flat [ticket or HOLE, offset, length, …]. */
 interface LaneEntry {

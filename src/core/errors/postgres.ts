@@ -188,4 +188,31 @@ export const postgresErrors = defineErrors({
       'A local snapshot tells the server when it begins and ends, with pg_backup_start and pg_backup_stop, which only superusers and roles with the right to execute them may call. Nothing was stored.',
     next: 'Grant the rights that the message names, or set `snapshot: remote` to back up over the connection.',
   },
+  'postgres.not-a-wal-file': {
+    exit: 2,
+    summary: 'The file is none that PostgreSQL archives.',
+    explanation:
+      'PostgreSQL archives WAL segments (24 hexadecimal digits), partial segments, timeline histories and backup histories. Nothing was stored.',
+    next: 'Use the command as archive_command or restore_command, with %p and %f as they are.',
+  },
+  'postgres.wal-file-missing': {
+    exit: 3,
+    summary: 'The file that PostgreSQL asked to archive is not there.',
+    explanation: 'The path that PostgreSQL gives counts from its data directory. Nothing was stored.',
+    next: 'Run the command in the data directory of the server, as archive_command does.',
+  },
+  'postgres.archive-conflict': {
+    exit: 4,
+    summary: 'A file of this name with another content was archived before.',
+    explanation:
+      'Two servers archive as one source, or the server was put back to an older state and writes the same stretch of log anew. What was archived stays as it is; the new file was not stored, and PostgreSQL keeps it.',
+    next: 'If two servers do this (a copy, a restored server, a split brain), turn archive_command off on the wrong one. If the server was put back on purpose, give it a source name of its own in the configuration and take a new snapshot.',
+  },
+  'postgres.history-missing': {
+    exit: 3,
+    summary: 'The history of a timeline is not at hand.',
+    explanation:
+      'Log of a later timeline is only of use with its history, which says where it left its parent. PostgreSQL keeps the file in pg_wal and archives it before the first segment. Nothing was stored.',
+    next: 'Archive the history first: holdfast wal push pg_wal/<timeline>.history',
+  },
 });

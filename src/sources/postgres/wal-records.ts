@@ -25,7 +25,7 @@ const longHeaderFlag = 0x2;
 const firstIsOverwriteContrecord = 0x8;
 
 /** XLOG_PAGE_MAGIC of each major version. */
-const majorOfMagic = new Map([
+export const majorOfMagic: ReadonlyMap<number, number> = new Map([
   [0xd106, 13],
   [0xd10d, 14],
   [0xd110, 15],
