@@ -23,6 +23,8 @@ function plan(
   });
   for (let step = planning.next(); ; step = planning.next(commits.get(step.value.name)!)) {
     if (step.done) return step.value;
+    // Whoever opens it compares its header with the stored one: a changed header is taken for damage.
+    expect(step.value).toBe(commits.get(step.value.name)?.header);
   }
 }
 
