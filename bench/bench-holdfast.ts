@@ -14,7 +14,11 @@ export class BenchHoldfast {
   }
 
   /** A new repository in a new folder, and its configuration for the server at `url`. */
-  static async create(folder: string, url: string): Promise<BenchHoldfast> {
+  static async create(
+    folder: string,
+    url: string,
+    snapshot: 'local' | 'remote' = 'remote',
+  ): Promise<BenchHoldfast> {
     const bench = new BenchHoldfast(folder);
     await mkdir(folder, { recursive: true });
     await writeFile(join(folder, 'passphrase'), 'only a benchmark, not a secret\n', { mode: 0o600 });
@@ -27,6 +31,7 @@ export class BenchHoldfast {
       `  ${sourceName}:`,
       '    kind: postgres',
       `    url: ${url}`,
+      `    snapshot: ${snapshot}`,
       '',
     ];
     await writeFile(bench.config, lines.join('\n'));

@@ -40,7 +40,12 @@ export class BenchPostgres implements AsyncDisposable {
     this.client = client;
   }
 
-  static async create(folder: string, major: PostgresMajor, scale = 1): Promise<BenchPostgres> {
+  static async create(
+    folder: string,
+    major: PostgresMajor,
+    scale = 1,
+    partitions = 0,
+  ): Promise<BenchPostgres> {
     const { binDir } = await postgresBinaries(major);
     await chmod(folder, 0o755);
     const dataDir = join(folder, 'server');
@@ -51,12 +56,18 @@ export class BenchPostgres implements AsyncDisposable {
     const hba = ['host all all 127.0.0.1/32 trust', 'host replication all 127.0.0.1/32 trust'];
     const server = await startServer({ binDir, dataDir, hba });
     const postgres = new BenchPostgres(server, await connect(server));
-    await postgres.#fill(scale);
+    await postgres.#fill(scale, partitions);
     return postgres;
   }
 
-  async #fill(scale: number): Promise<void> {
-    await this.pgbench(['-i', '-q', '-s', String(Math.max(1, Math.round(pgbenchScale * scale)))]);
+  async #fill(scale: number, partitions: number): Promise<void> {
+    await this.pgbench([
+      '-i',
+      '-q',
+      '-s',
+      String(Math.max(1, Math.round(pgbenchScale * scale))),
+      ...(partitions === 0 ? [] : [`--partitions=${partitions}`]),
+    ]);
     for (let table = 1; table <= eventTables; table++) {
       await this.client.query({
         text: `CREATE TABLE events_${table} AS SELECT g AS id, now() - g * interval '1 s' AS at, g % 1000 AS account,

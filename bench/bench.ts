@@ -9,11 +9,15 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { Bench, BenchCase } from './bench-case.ts';
+import { postgres } from './cases/postgres.ts';
 import { postgresRemote } from './cases/postgres-remote.ts';
 import { machine } from './machine.ts';
 import { lineOf, missOf, type Row } from './result.ts';
 
-const cases: readonly BenchCase<never>[] = [postgresRemote as unknown as BenchCase<never>];
+const cases: readonly BenchCase<never>[] = [
+  postgres as unknown as BenchCase<never>,
+  postgresRemote as unknown as BenchCase<never>,
+];
 const leastRuns = 5;
 
 const { values, positionals } = parseArgs({
