@@ -11,6 +11,13 @@ export interface Ended {
   readonly stderr: string;
 }
 
+/** Where the program is run. */
+export interface Place {
+  readonly cwd: string;
+  /** A folder of programs (of PostgreSQL), looked at before those on PATH. */
+  readonly programs: string;
+}
+
 /** A run of the program that may still go on. */
 export class Run {
   readonly child: ChildProcess;
@@ -19,9 +26,10 @@ export class Run {
   stderr = '';
   readonly ended: Promise<Ended>;
 
-  constructor(args: readonly string[], cwd: string, env: Readonly<Record<string, string>> = {}) {
+  constructor(args: readonly string[], { cwd, programs }: Place) {
     this.args = args;
-    const clean = { PATH: process.env.PATH ?? '', HOME: cwd, HOLDFAST_STATE: `${cwd}/state`, ...env };
+    const path = `${programs}:${process.env.PATH ?? ''}`;
+    const clean = { PATH: path, HOME: cwd, HOLDFAST_STATE: `${cwd}/state` };
     const child = spawn(program, [...args], { cwd, env: clean, stdio: ['ignore', 'pipe', 'pipe'] });
     this.child = child;
     child.stdout.on('data', (chunk: Buffer) => {
@@ -67,8 +75,8 @@ export class Run {
 export type Result = any;
 
 /** Runs to the end, as JSON. Throws, with everything it said, when the status is another than `status`. */
-export async function holdfast(args: readonly string[], cwd: string, status = 0): Promise<Result> {
-  const run = new Run([...args, '--json'], cwd);
+export async function holdfast(args: readonly string[], place: Place, status = 0): Promise<Result> {
+  const run = new Run([...args, '--json'], place);
   const ended = await run.ended;
   if (ended.status !== status)
     throw new Error(

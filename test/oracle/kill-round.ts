@@ -61,7 +61,7 @@ const kills: Readonly<Record<Victim, (scene: Scene) => Promise<void>>> = {
 
 async function killBackup({ world, random, round }: Scene): Promise<void> {
   const before = (await world.list()).snapshots.length;
-  const run = new Run(['backup', '--json'], world.folder);
+  const run = new Run(['backup', '--json'], world.place);
   const lived = await killWithin(run, random, 12_000);
   count(round);
   const { snapshots } = await world.list();
@@ -119,7 +119,7 @@ async function killRestore({ world, random, round }: Scene): Promise<void> {
   const start = random.below(2) === 0;
   const to = world.nextFolder();
   const args = ['restore', '--at', formatTime(time), '--to', to, ...(start ? ['--start'] : []), '--json'];
-  const run = new Run(args, world.folder);
+  const run = new Run(args, world.place);
   const lived = await killWithin(run, random, 12_000);
   count(round);
   const came = await startsWith(to, round);

@@ -95,7 +95,7 @@ export async function diskFull(round: OutageRound): Promise<void> {
       `count=${Math.max(0, free - 200)}`,
     ]);
     await pause(4000);
-    const backup = new Run(['backup', '--json'], world.folder);
+    const backup = new Run(['backup', '--json'], world.place);
     const { status, stdout: said, stderr } = await backup.ended;
     const code = status === 0 ? 'none' : JSON.parse(said).error.code;
     round.say(`backup on the full disk: exit ${status}, ${code}`);

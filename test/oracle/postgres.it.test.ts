@@ -7,7 +7,7 @@ import { noFigures } from './world.ts';
 describe.skipIf(!(await requireComponent('postgres-15')))('random targets', () => {
   test('bring back exactly what was committed by then, on both timelines', async () => {
     const figures = noFigures();
-    const round = { seed: 7, random: 4, secondTimeline: true, figures, say: () => undefined };
+    const round = { seed: 7, random: 2, secondTimeline: true, figures, say: () => undefined };
     await oracleRound({ ...round, binaries: await postgresBinaries(15) });
     expect(figures.restores + figures.refusals).toBeGreaterThanOrEqual(20);
     expect(figures.losses).toBe(0);
@@ -17,7 +17,7 @@ describe.skipIf(!(await requireComponent('postgres-15')))('random targets', () =
 describe.skipIf(!(await requireComponent('postgres-18')))('random targets, PostgreSQL 18', () => {
   test('bring back exactly what was committed by then', async () => {
     const figures = noFigures();
-    const round = { seed: 18, random: 2, secondTimeline: false, figures, say: () => undefined };
+    const round = { seed: 18, random: 1, secondTimeline: false, figures, say: () => undefined };
     await oracleRound({ ...round, binaries: await postgresBinaries(18), few: true });
     expect(figures.losses).toBe(0);
   }, 600_000);

@@ -12,7 +12,7 @@ import {
 } from '../../src/sources/postgres/server.ts';
 import { serverUser } from '../../src/sources/postgres/server-user.ts';
 import { compareWith } from './compare.ts';
-import { holdfast, type Result, Run } from './holdfast.ts';
+import { holdfast, type Place, type Result, Run } from './holdfast.ts';
 import { type Entry, schema } from './journal.ts';
 import { Load, type LoadOptions } from './load.ts';
 import { formatLsn, parseLsn, parseTime, readTruth, type Truth } from './truth.ts';
@@ -63,6 +63,8 @@ export class World {
   /** Where the log that counts begins. */
   #logFrom = '0/0';
   readonly repository: string;
+  /** Where its runs of holdfast are. */
+  readonly place: Place;
 
   private constructor(folder: string, binaries: Binaries, server: ScratchServer, figures: Figures) {
     this.folder = folder;
@@ -71,6 +73,7 @@ export class World {
     this.#server = server;
     this.#servers = join(folder, '..');
     this.repository = join(folder, 'repository');
+    this.place = { cwd: folder, programs: binaries.binDir };
   }
 
   /** A new server with the empty tables, and a new repository. `more`: lines of the source's configuration. */
@@ -94,7 +97,7 @@ export class World {
     world.#logFrom = row!.lsn;
     await world.query(schema);
     await world.configure('./repository', more);
-    await holdfast(['init'], folder);
+    await holdfast(['init'], world.place);
     return world;
   }
 
@@ -129,7 +132,7 @@ export class World {
 
   /** Starts the capture and waits until it streams. */
   async startCapture(): Promise<Run> {
-    const run = new Run(['capture', '--progress', 'plain', '--json'], this.folder);
+    const run = new Run(['capture', '--progress', 'plain', '--json'], this.place);
     this.#capture = run;
     await run.says('streaming');
     return run;
@@ -197,12 +200,12 @@ export class World {
   }
 
   async backup(): Promise<{ readonly id: string; readonly from: bigint; readonly to: bigint }> {
-    const result = await holdfast(['backup'], this.folder);
+    const result = await holdfast(['backup'], this.place);
     return snapshotOf(result);
   }
 
   async list(): Promise<Result> {
-    const listing = await holdfast(['list', '--newest', '0'], this.folder);
+    const listing = await holdfast(['list', '--newest', '0'], this.place);
     if (listing.problems.length > 0)
       throw new Error(`list has problems: ${JSON.stringify(listing.problems)}`);
     return listing.sources[0];
@@ -222,7 +225,7 @@ export class World {
 
   /** Nothing in the repository is damaged, to the last decrypted byte. */
   async verify(): Promise<void> {
-    const report = await holdfast(['verify', '--depth', 'content'], this.folder);
+    const report = await holdfast(['verify', '--depth', 'content'], this.place);
     if (report.undamaged !== true || report.problems.length > 0)
       throw new Error(`verify found damage: ${JSON.stringify(report.problems)}`);
   }
@@ -236,7 +239,7 @@ export class World {
   /** Restores, starts, compares every row, stops and removes. Returns the differences, in words. */
   async restoreAndCompare(target: readonly string[], expected: readonly Entry[]): Promise<readonly string[]> {
     const to = this.nextFolder();
-    const result = await holdfast(['restore', ...target, '--to', to, '--start'], this.folder);
+    const result = await holdfast(['restore', ...target, '--to', to, '--start'], this.place);
     const { server } = result.restored;
     try {
       this.figures.restores += 1;
@@ -257,7 +260,7 @@ export class World {
     expected: readonly Entry[],
   ): Promise<readonly string[]> {
     const to = this.nextFolder();
-    const run = new Run(['restore', ...target, '--to', to, '--dry-run', '--json'], this.folder);
+    const run = new Run(['restore', ...target, '--to', to, '--dry-run', '--json'], this.place);
     const { status } = await run.ended;
     return status === 4 ? await this.refuses(target, code) : await this.restoreAndCompare(target, expected);
   }
@@ -265,7 +268,7 @@ export class World {
   /** That a target is refused, exit 4, with this code, and that nothing was written. */
   async refuses(target: readonly string[], code: string): Promise<readonly string[]> {
     const to = this.nextFolder();
-    const run = new Run(['restore', ...target, '--to', to, '--json'], this.folder);
+    const run = new Run(['restore', ...target, '--to', to, '--json'], this.place);
     const { status, stdout } = await run.ended;
     this.figures.refusals += 1;
     const found = status === 4 ? JSON.parse(stdout).error.code : `exit ${status}`;
@@ -282,7 +285,7 @@ export class World {
    */
   async moveTo(target: readonly string[]): Promise<void> {
     const to = this.nextFolder();
-    await holdfast(['restore', ...target, '--to', to], this.folder);
+    await holdfast(['restore', ...target, '--to', to], this.place);
     await this.#server.stop('fast');
     const { binDir } = this.#server;
     const first = await startServer({ binDir, dataDir: to });
@@ -308,7 +311,7 @@ export class World {
   /** Makes a new repository elsewhere and uses that from now on. */
   async moveRepository(address: string): Promise<void> {
     await this.configure(address);
-    await holdfast(['init'], this.folder);
+    await holdfast(['init'], this.place);
   }
 
   /** Starts the capture again if it has ended by itself. */
