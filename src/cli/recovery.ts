@@ -1,13 +1,13 @@
 /** What `restore` prints: the plan before anything happens, and what came of it. */
 import { formatInstant } from '../core/time.ts';
-import type { PreparedRestore, Restored } from '../operations/restore.ts';
+import type { PreparedRestore, Replaced, Restored } from '../operations/restore.ts';
 import { formatBytes } from './figures.ts';
 import { snapshotJson } from './snapshot-json.ts';
 import { count, iso, table } from './text.ts';
 
 type Commit = NonNullable<PreparedRestore['plan']['lastCommit']>;
 
-export function planJson({ plan, kind, to, start, formatPosition }: PreparedRestore): unknown {
+export function planJson({ plan, kind, to, start, place, formatPosition }: PreparedRestore): unknown {
   const written = (position: string | null) => (position === null ? null : formatPosition(position));
   const commit = (one: Commit | null) =>
     one === null
@@ -38,7 +38,18 @@ export function planJson({ plan, kind, to, start, formatPosition }: PreparedRest
     firstExcluded: commit(plan.firstExcluded),
     to,
     start,
-    warnings: plan.warnings,
+    inPlace:
+      place === null
+        ? null
+        : {
+            directory: place.directory,
+            running: place.running,
+            stop: place.stop,
+            start: place.start,
+            safety: place.safety,
+            kept: place.kept,
+          },
+    warnings: [...plan.warnings, ...(place?.warnings ?? [])],
   };
 }
 
@@ -46,7 +57,7 @@ function asPosition(commit: Commit): string {
   return commit.position.toString(16).toUpperCase().padStart(16, '0');
 }
 
-export function planText({ plan, to, start, formatPosition }: PreparedRestore): string {
+export function planText({ plan, to, start, place, formatPosition }: PreparedRestore): string {
   const rows = [
     ['Restore', `${plan.source} to ${targetText(plan, formatPosition)}`],
     [
@@ -58,9 +69,23 @@ export function planText({ plan, to, start, formatPosition }: PreparedRestore): 
   if (plan.lastCommit !== null) rows.push(['Last commit kept', commitText(plan.lastCommit, formatPosition)]);
   if (plan.firstExcluded !== null)
     rows.push(['First left out', commitText(plan.firstExcluded, formatPosition)]);
-  rows.push(['Into', `${to}${start ? ', and start the server there' : ''}`]);
-  for (const warning of plan.warnings) rows.push(['Warning', warning]);
+  if (place === null) rows.push(['Into', `${to}${start ? ', and start the server there' : ''}`]);
+  else rows.push(...placeRows(place, start));
+  for (const warning of [...plan.warnings, ...(place?.warnings ?? [])]) rows.push(['Warning', warning]);
   return table(rows);
+}
+
+/** The steps of a restore in place, in their order. */
+function placeRows(place: NonNullable<PreparedRestore['place']>, start: boolean): string[][] {
+  const rows = [
+    ['In place', `${place.directory}, ${place.running ? 'where the server runs' : 'where no server runs'}`],
+    ['1 stop', place.stop ?? 'nothing to stop'],
+    ['2 restore', `beside it, in ${place.safety}, with a server of its own that replays and is cut off`],
+    ['3 exchange', `by renaming; what is there now is kept in ${place.safety}, its log included`],
+    ['4 start', place.running || start ? (place.start ?? 'by hand') : 'not: the server does not run now'],
+  ];
+  for (const kept of place.kept) rows.push(['Kept before', `${kept}; delete it when it is needed no more`]);
+  return rows;
 }
 
 function targetText(plan: PreparedRestore['plan'], format: (position: string) => string): string {
@@ -89,6 +114,36 @@ function logText(plan: PreparedRestore['plan'], format: (position: string) => st
 
 function commitText(commit: Commit, format: (position: string) => string): string {
   return `${formatInstant(commit.time)} at ${format(asPosition(commit))}, transaction ${commit.id}`;
+}
+
+/** What is in place now. `undone`: by `--undo`. */
+export function replacedText(
+  source: string,
+  replaced: Replaced,
+  format: (position: string) => string,
+  restored: Restored | null,
+): string {
+  const lines: string[] = [];
+  if (restored === null)
+    lines.push(`${source} is in ${replaced.directory} as it was before the restore in place.`);
+  else {
+    const log = restored.logBytes === 0 ? '' : ` and ${formatBytes(restored.logBytes)} of log`;
+    lines.push(
+      `Restored ${source} in place: ${count(restored.files, 'file')}, ${formatBytes(restored.bytes)}${log}, in ${replaced.directory}.`,
+    );
+  }
+  if (replaced.safety !== '') lines.push(`What was there is kept in ${replaced.safety}.`);
+  const { server } = replaced;
+  if (server === null) lines.push('The server is stopped.');
+  else {
+    const timeline = server.lineage.slice(server.lineage.lastIndexOf('/') + 1);
+    lines.push(
+      `The server runs: ${server.connection}, at ${format(server.position)} on timeline ${timeline}.`,
+    );
+  }
+  lines.push(...replaced.warnings.map((warning) => `warning: ${warning}`));
+  lines.push('Next:', ...replaced.next.map((line) => `  ${line}`));
+  return lines.join('\n');
 }
 
 export function restoredText(restored: Restored, format: (position: string) => string): string {

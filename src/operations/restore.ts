@@ -4,10 +4,10 @@ import type { RunContext } from '../core/context.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { inStep } from '../core/progress.ts';
 import type { RepositoryReader } from '../repository/contract.ts';
-import type { Repository } from '../repository/repository.ts';
-import type { Restored, SourceKind } from '../sources/source.ts';
+import type { Problem, Repository } from '../repository/repository.ts';
+import type { OwnPlace, Replaced, Restored, SourceKind } from '../sources/source.ts';
 
-export type { Restored } from '../sources/source.ts';
+export type { OwnPlace, Replaced, Restored } from '../sources/source.ts';
 
 import { catalogueOf, type SourceCatalogue } from './catalogue.ts';
 import { planRecovery, type RecoveryPlan } from './recovery-plan.ts';
@@ -34,6 +34,12 @@ export interface RestoreOptions {
   readonly start: boolean;
   /** Folders with the server's programs, looked at first. */
   readonly programs?: readonly string[];
+  /** Replace the source's own data, which must be on this host, instead of writing a new folder. */
+  readonly inPlace?: boolean;
+  /** With `inPlace`: also what is too damaged to prove that it is the source's. */
+  readonly force?: boolean;
+  /** Folders for tablespaces by OID or original folder; relative ones count from `cwd`. */
+  readonly places?: ReadonlyMap<string, string>;
 }
 
 /** A plan with everything that executing it needs. */
@@ -44,8 +50,12 @@ export interface PreparedRestore {
   readonly to: string;
   readonly start: boolean;
   readonly formatPosition: (position: string) => string;
-  /** Writes into the new folder; nothing else is changed. */
+  /** What will be replaced; null for a new folder. */
+  readonly place: OwnPlace | null;
+  /** Writes into the new folder; nothing else is changed. Not for a restore in place. */
   execute(context: RunContext): Promise<Restored>;
+  /** Replaces what is at `place`. */
+  replace(context: RunContext): Promise<{ readonly restored: Restored; readonly replaced: Replaced }>;
 }
 
 /** Plans; reads only. Throws what `planRecovery` refuses, `repository.wrong-key`, … */
@@ -62,27 +72,50 @@ export async function prepareRestore(
   const plan = await inStep(context.progress, 'Plan the recovery', {}, () =>
     plannedWith(reader, { catalogue, target, options, formatPosition: kind.positions.format }, context),
   );
-  const to = resolve(options.cwd, options.to ?? defaultFolder(plan));
+  const force = options.force === true;
+  const source = options.inPlace === true ? workspace.source(catalogue.source) : null;
+  const place =
+    source === null ? null : await source.ownPlace({ ...context, lineage: plan.stop.lineage, force });
+  const to = place?.directory ?? resolve(options.cwd, options.to ?? defaultFolder(plan));
+  const request = async (running: RunContext) => ({
+    ...running,
+    reader,
+    snapshot: await reader.openSnapshot(plan.snapshot, running.signal),
+    parts: plan.parts,
+    stop: plan.stop,
+    ...(options.programs === undefined ? {} : { programs: options.programs }),
+    ...(options.places === undefined ? {} : { places: absolute(options.places, options.cwd) }),
+  });
   return {
     plan,
     kind: catalogue.kind,
     to,
     start: options.start,
     formatPosition: kind.positions.format,
+    place,
     execute: async (running) => {
-      const snapshot = await reader.openSnapshot(plan.snapshot, running.signal);
-      return await kind.restore({
-        ...running,
-        reader,
-        snapshot,
-        parts: plan.parts,
-        stop: plan.stop,
-        to,
-        start: options.start,
-        ...(options.programs === undefined ? {} : { programs: options.programs }),
-      });
+      if (place !== null) throw new Error('a restore in place replaces; it does not execute');
+      return await kind.restore({ ...(await request(running)), to, start: options.start });
+    },
+    replace: async (running) => {
+      if (source === null) throw new Error('nothing is to be replaced');
+      return await source.restoreInPlace({ ...(await request(running)), force, start: options.start });
     },
   };
+}
+
+function absolute(places: ReadonlyMap<string, string>, cwd: string): Map<string, string> {
+  return new Map([...places].map(([name, folder]) => [name, resolve(cwd, folder)]));
+}
+
+/** The plan goes around what is damaged, so "the newest moment" may be older than it was: never silently. */
+function damageWarnings(problems: readonly Problem[]): string[] {
+  const [first] = problems;
+  if (first === undefined) return [];
+  const more = problems.length === 1 ? '' : ` And ${problems.length - 1} more.`;
+  return [
+    `The repository is damaged, and this plan goes around it: a newer snapshot or moment may be lost. ${first.message}${more} See all with: holdfast verify`,
+  ];
 }
 
 /** Every target is exclusive in the end: what begins at or after it is left out. */

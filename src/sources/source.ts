@@ -97,6 +97,53 @@ export interface RestoreRequest extends RunContext {
   readonly start: boolean;
   /** Folders to look in first for the server's programs, besides the usual places. */
   readonly programs?: readonly string[];
+  /**
+   * Absolute folders, absent or empty, for parts of the source that lay outside its own folder, by what the source
+   * calls them (PostgreSQL: a tablespace by its OID or its folder on the source). Default: beside `to`.
+   */
+  readonly places?: ReadonlyMap<string, string>;
+}
+
+/** Where a source's own data lies on this host, before it is replaced. Absolute paths. */
+export interface OwnPlace {
+  readonly directory: string;
+  readonly running: boolean;
+  /** Commands, as people write them; null: nothing is run. */
+  readonly stop: string | null;
+  readonly start: string | null;
+  /** Folder that what is there now is moved to, by renaming. */
+  readonly safety: string;
+  /** What was kept by earlier restores in place, newest first. */
+  readonly kept: readonly string[];
+  readonly warnings: readonly string[];
+}
+
+export interface OwnPlaceRequest extends RunContext {
+  /** The lineage that the plan stops on: what is replaced must be of the same source. */
+  readonly lineage: string;
+  /** Replace also what cannot be proven to belong to this source because it is damaged. */
+  readonly force: boolean;
+  readonly programs?: readonly string[];
+}
+
+export interface InPlaceRequest extends Omit<RestoreRequest, 'to' | 'start'> {
+  readonly force: boolean;
+  /** Start the server afterwards also when it did not run before. */
+  readonly start: boolean;
+}
+
+export interface Replaced {
+  readonly directory: string;
+  /** Where what was there before lies now. */
+  readonly safety: string;
+  /** What the source runs as again; null when it was not started. */
+  readonly server: null | {
+    readonly connection: string;
+    readonly position: string;
+    readonly lineage: string;
+  };
+  readonly next: readonly string[];
+  readonly warnings: readonly string[];
 }
 
 export interface Restored {
@@ -135,6 +182,18 @@ export interface Source {
    * the deadline. Not idempotent: sources take the same name again, so the caller makes sure that it is new.
    */
   mark(request: MarkRequest): Promise<Marked>;
+  /** Finds the source's own data on this host and proves that they are its. Changes nothing. Throws `recovery.place-unusable`. */
+  ownPlace(request: OwnPlaceRequest): Promise<OwnPlace>;
+  /**
+   * Stops the source, restores beside its data, and exchanges the two by renaming; then starts it again. Until the
+   * exchange what was there is untouched. A run that is killed is finished or taken back by the next call of this or
+   * of `undoInPlace`.
+   */
+  restoreInPlace(
+    request: InPlaceRequest,
+  ): Promise<{ readonly restored: Restored; readonly replaced: Replaced }>;
+  /** Exchanges the data with what the last restore in place put aside; twice is once forth and back. */
+  undoInPlace(context: RunContext & { readonly start: boolean }): Promise<Replaced>;
   close(): Promise<void>;
 }
 

@@ -1,5 +1,5 @@
 /** A real server, a folder, and `bin/holdfast` as a person runs it. */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
 import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -33,9 +33,13 @@ export interface RunOptions {
 }
 
 /** Starts `bin/holdfast` with nothing of our own environment but PATH. */
-export function start(args: readonly string[], { cwd, env }: RunOptions): ChildProcess {
+export function start(
+  args: readonly string[],
+  { cwd, env }: RunOptions,
+  stdio: StdioOptions = ['ignore', 'pipe', 'pipe'],
+): ChildProcess {
   const clean = { PATH: process.env.PATH ?? '', HOME: cwd, HOLDFAST_STATE: join(cwd, 'state'), ...env };
-  return spawn(holdfast, [...args], { cwd, env: clean, stdio: ['ignore', 'pipe', 'pipe'] });
+  return spawn(holdfast, [...args], { cwd, env: clean, stdio });
 }
 
 export async function run(args: readonly string[], options: RunOptions): Promise<Ran> {
@@ -118,6 +122,11 @@ export class Scene {
     await client.connect();
     this.#clients.push(client);
     return client;
+  }
+
+  /** Lets go of our own connections, so that the server can be stopped. */
+  async disconnect(): Promise<void> {
+    for (const client of this.#clients.splice(0)) await client.end();
   }
 
   async close(): Promise<void> {

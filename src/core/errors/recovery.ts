@@ -55,6 +55,41 @@ export const recoveryErrors = defineErrors({
       'Recovery would stop at the first of two points with one name, so a name is given once for each source. Nothing was written.',
     next: 'Choose another name.',
   },
+  'recovery.unknown-tablespace': {
+    exit: 3,
+    summary: 'The snapshot has no tablespace of that name.',
+    explanation:
+      'A tablespace is named by its OID or by its folder on the original server. Nothing was restored.',
+    next: 'Name one of those in the message, or leave the option out: tablespaces then go beside the data directory.',
+  },
+  'recovery.not-confirmed': {
+    exit: 4,
+    summary: 'A restore in place was not confirmed.',
+    explanation:
+      'It stops the server and exchanges its data. A terminal asks for the name of the source; where there is none, and always where the configuration says `environment: production`, `--force` is needed. Nothing was changed.',
+    next: 'Look at the plan with `--dry-run`, then run it again with `--force`; or restore into a new folder with `--to`.',
+  },
+  'recovery.place-unusable': {
+    exit: 4,
+    summary: 'The data directory of the source cannot be replaced in place.',
+    explanation:
+      'It was not found on this host, is not provably that of this source, belongs to a standby, or this user may not change it. Nothing was changed.',
+    next: 'Give the path with `dataDirectory` in the configuration, run as the user that owns it or as root, or restore into a new folder with `--to`.',
+  },
+  'recovery.not-stopped': {
+    exit: 1,
+    summary: 'The server could not be stopped or started for a restore in place.',
+    explanation:
+      'The command that stops or starts it failed, or the server still runs, or does not answer, after it. The message says what lies where: the data are never mixed.',
+    next: 'Read what the command said, stop or start the server by hand, and run the restore or `restore --undo` again.',
+  },
+  'recovery.nothing-to-undo': {
+    exit: 3,
+    summary: 'There is nothing that a restore in place put aside.',
+    explanation:
+      'Undo brings back what the last restore in place of this source moved away, and found nothing.',
+    next: 'Restore an earlier moment instead; `holdfast list` shows the windows.',
+  },
   'recovery.nothing-to-restore': {
     exit: 3,
     summary: 'There is no snapshot to restore.',

@@ -33,6 +33,8 @@ export interface RestorePlan {
   readonly request: RestoreRequest;
   readonly meta: SnapshotMeta;
   readonly owner: ServerUser | undefined;
+  /** Folders of tablespaces by OID. */
+  readonly places: ReadonlyMap<string, string>;
   /** Undefined only without `start`. */
   readonly binaries: Binaries | undefined;
   readonly timeline: number;

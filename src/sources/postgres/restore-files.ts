@@ -6,7 +6,6 @@ import { HoldfastError, systemErrorCode } from '../../core/errors.ts';
 import type { Entry, OpenedSnapshot, RepositoryReader } from '../../repository/contract.ts';
 import { makeFolder, syncFolder, writeDurably } from './durable-file.ts';
 import { restoreFolder, tablespaceMap } from './recovery-settings.ts';
-import { tablespaceFolder } from './restore-target.ts';
 import type { ServerUser } from './server-user.ts';
 import type { SnapshotMeta } from './snapshot-meta.ts';
 
@@ -56,6 +55,8 @@ export interface RestoreFilesOptions {
   readonly meta: SnapshotMeta;
   readonly to: string;
   readonly owner: ServerUser | undefined;
+  /** Folders of tablespaces by OID. */
+  readonly places: ReadonlyMap<string, string>;
 }
 
 export interface RestoredFiles {
@@ -77,11 +78,11 @@ export async function restoreFiles(
   options: RestoreFilesOptions,
   context: RunContext,
 ): Promise<RestoredFiles> {
-  const { reader, snapshot, meta, to, owner } = options;
+  const { reader, snapshot, to, owner, places } = options;
   const special = await survey(options, context.signal);
   await makeFolder(join(to, restoreFolder), owner);
   await makeFolder(snapshotWalFolder(to), owner);
-  const places = await tablespacePlaces(meta, to, owner);
+  for (const place of places.values()) await makeFolder(place, owner);
   const { files, bytes } = await reader.extract(
     snapshot,
     {
@@ -134,22 +135,6 @@ function incomplete(snapshot: OpenedSnapshot): HoldfastError {
     `The snapshot ${snapshot.header.id} holds no pg_control or no backup_label: it is not a whole PostgreSQL data directory.`,
     { details: { snapshot: snapshot.header.id } },
   );
-}
-
-async function tablespacePlaces(
-  meta: SnapshotMeta,
-  to: string,
-  owner: ServerUser | undefined,
-): Promise<Map<string, string>> {
-  const places = new Map<string, string>();
-  if (meta.tablespaces.length === 0) return places;
-  await makeFolder(tablespaceFolder(to), owner);
-  for (const { oid } of meta.tablespaces) {
-    const place = join(tablespaceFolder(to), oid);
-    await makeFolder(place, owner);
-    places.set(oid, place);
-  }
-  return places;
 }
 
 /** Absolute place of an entry, or null for what is not restored as it is. */

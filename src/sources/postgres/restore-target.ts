@@ -5,6 +5,7 @@ import { dirname, isAbsolute, join } from 'node:path';
 import { HoldfastError, systemErrorCode } from '../../core/errors.ts';
 import { makeFolder, syncFolder, writeDurably } from './durable-file.ts';
 import { runProgram, type ServerUser } from './server-user.ts';
+import type { SnapshotTablespace } from './snapshot-meta.ts';
 
 /** A file that people see; what stops PostgreSQL are the missing pg_control and the unreadable settings. */
 export const markerName = 'RESTORE-UNFINISHED.txt';
@@ -22,9 +23,41 @@ export function tablespaceFolder(to: string): string {
   return `${to}.tablespaces`;
 }
 
+/**
+ * A folder for each tablespace of the snapshot, by OID: the one that was given for its OID or for its folder on
+ * the source, else one beside the data directory. Throws `recovery.unknown-tablespace` for what the snapshot lacks.
+ */
+export function tablespacePlaces(
+  tablespaces: readonly SnapshotTablespace[],
+  to: string,
+  given: ReadonlyMap<string, string> = new Map(),
+): Map<string, string> {
+  const places = new Map<string, string>();
+  const left = new Set(given.keys());
+  for (const { oid, location } of tablespaces) {
+    const name = [oid, location].find((key) => given.has(key));
+    if (name !== undefined) left.delete(name);
+    places.set(oid, name === undefined ? join(tablespaceFolder(to), oid) : given.get(name)!);
+  }
+  const [unknown] = left;
+  if (unknown !== undefined) {
+    const known = tablespaces.map(({ oid, location }) => `${oid} (${location})`).join(', ');
+    throw new HoldfastError(
+      'recovery.unknown-tablespace',
+      `The snapshot has no tablespace ${unknown}; it has ${known === '' ? 'none' : known}.`,
+      { details: { tablespace: unknown, known: tablespaces.map(({ oid }) => oid) } },
+    );
+  }
+  if (new Set(places.values()).size < places.size) {
+    throw unusable('Two tablespaces cannot go into one folder.', 'Give each a folder of its own.');
+  }
+  return places;
+}
+
 export interface TargetNeeds {
   readonly to: string;
-  readonly tablespaces: boolean;
+  /** Folders of tablespaces by OID. */
+  readonly places: ReadonlyMap<string, string>;
   /** What will be written at most at one time. */
   readonly bytes: number;
 }
@@ -38,7 +71,15 @@ export async function checkTarget(needs: TargetNeeds): Promise<void> {
   if (!isAbsolute(to)) throw unusable(`The folder to restore into, ${to}, is not an absolute path.`);
   if (/[\n\r]/.test(to)) throw unusable('The path of the folder to restore into has a line break.');
   await refuseContent(to);
-  if (needs.tablespaces) await refuseContent(tablespaceFolder(to));
+  for (const place of needs.places.values()) {
+    if (!isAbsolute(place)) throw unusable(`The folder of a tablespace, ${place}, is not an absolute path.`);
+    if (place === to || place.startsWith(`${to}/`)) {
+      throw unusable(
+        `The folder of a tablespace, ${place}, lies inside of ${to}: PostgreSQL would back it up twice.`,
+      );
+    }
+    await refuseContent(place);
+  }
   const free = await freeBytes(to);
   const needed = needs.bytes + reserveBytes;
   if (free < needed) {

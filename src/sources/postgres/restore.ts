@@ -27,27 +27,28 @@ import { type Recovered, runRecovery } from './recovery-run.ts';
 import { restoreFolder } from './recovery-settings.ts';
 import { type Configured, configure, makeStartable, type RestorePlan } from './restore-configuration.ts';
 import { finishFiles, type RestoredFiles, restoreFiles, snapshotWalFolder } from './restore-files.ts';
-import { blockAgain, checkTarget, openTarget, unmark } from './restore-target.ts';
+import { blockAgain, checkTarget, openTarget, tablespacePlaces, unmark } from './restore-target.ts';
 import { commands, nextSteps, serverLog } from './restore-words.ts';
 import { freePort } from './server.ts';
-import { serverUser } from './server-user.ts';
+import { type ServerUser, serverUser } from './server-user.ts';
 import { openSnapshotMeta, type SnapshotMeta } from './snapshot-meta.ts';
 import { feedSpool, partHistories } from './wal-feed.ts';
 import { WalSpool } from './wal-spool.ts';
 
 /**
- * See `RestoreRequest` and `Restored`. Never writes outside `to` and `<to>.tablespaces`. On failure or abort
+ * See `RestoreRequest` and `Restored`. Never writes outside `to` and the folders of tablespaces. `owner`: who the
+ * files belong to, and who runs the server; default: as root, the user that runs scratch servers. On failure or abort
  * everything that was started is stopped, and the folder, unstartable and marked, may be deleted.
  */
-export async function restoreCluster(request: RestoreRequest): Promise<Restored> {
-  const plan = await prepare(request);
+export async function restoreCluster(request: RestoreRequest, owner?: ServerUser): Promise<Restored> {
+  const plan = await prepare(request, owner ?? (await serverUser()));
   await openTarget(request.to, plan.owner);
   try {
     const files = await inStep(
       request.progress,
       'Restore the files',
       { total: request.snapshot.stats.bytes },
-      (step) => restoreFiles({ ...plan, ...request }, { ...request, progress: step }),
+      (step) => restoreFiles({ ...request, ...plan, to: request.to }, { ...request, progress: step }),
     );
     const configured = await configure(plan, files);
     return request.start
@@ -60,7 +61,7 @@ export async function restoreCluster(request: RestoreRequest): Promise<Restored>
   }
 }
 
-async function prepare(request: RestoreRequest): Promise<RestorePlan> {
+async function prepare(request: RestoreRequest, owner: ServerUser | undefined): Promise<RestorePlan> {
   const { reader, snapshot, parts, stop, to, signal } = request;
   const meta = openSnapshotMeta(snapshot.meta);
   const major = Math.floor(meta.version / 10_000);
@@ -82,9 +83,10 @@ async function prepare(request: RestoreRequest): Promise<RestorePlan> {
   const exact =
     stopLsn === null ? undefined : await exactStop(stopLsn, parts, reader, meta.walSegmentSize, signal);
   const logBytes = parts.reduce((sum, part) => sum + part.bytes, 0);
+  const places = tablespacePlaces(meta.tablespaces, to, request.places);
   await checkTarget({
     to,
-    tablespaces: meta.tablespaces.length > 0,
+    places,
     bytes: snapshot.stats.bytes + (request.start ? Math.min(logBytes, 3 * 2 ** 28) : logBytes),
   });
   const warnings: string[] = [];
@@ -93,11 +95,11 @@ async function prepare(request: RestoreRequest): Promise<RestorePlan> {
       `The source ran on ${meta.architecture}, this machine is ${process.arch}: PostgreSQL does not promise that data files can be moved between them.`,
     );
   }
-  const owner = await serverUser();
   return {
     request,
     meta,
     owner,
+    places,
     binaries,
     timeline,
     beforeLsn: stopInLog(request, exact ?? stopLsn, end, meta),

@@ -80,6 +80,20 @@ export const postgresSettings = z.object({
     .describe(
       'Path of the server’s data directory as this host sees it, where that differs from what the server says (containers). Default: ask the server.',
     ),
+  stop: z
+    .array(text)
+    .min(1)
+    .optional()
+    .describe(
+      'Program and arguments that stop the server for a restore in place, e.g. `[systemctl, stop, postgresql@15-main]`; run without a shell. Default: `pg_ctl`.',
+    ),
+  start: z
+    .array(text)
+    .min(1)
+    .optional()
+    .describe(
+      'Program and arguments that start the server after a restore in place. Default: `pg_ctl`, as it was started before.',
+    ),
   checkpoint: z
     .enum(['fast', 'spread'])
     .default('fast')

@@ -2,8 +2,12 @@
 import type { RunContext } from '../../core/context.ts';
 import type { SnapshotFacts } from '../../repository/contract.ts';
 import type {
+  InPlaceRequest,
   Marked,
   MarkRequest,
+  OwnPlace,
+  OwnPlaceRequest,
+  Replaced,
   Restored,
   RestoreRequest,
   SnapshotRequest,
@@ -49,6 +53,23 @@ class PostgresSource implements Source {
   async mark(request: MarkRequest): Promise<Marked> {
     const { markServer } = await import('./mark.ts');
     return markServer(this.#place(), request);
+  }
+
+  async ownPlace(request: OwnPlaceRequest): Promise<OwnPlace> {
+    const { describePlace } = await import('./in-place.ts');
+    return describePlace(this.#place(), request);
+  }
+
+  async restoreInPlace(
+    request: InPlaceRequest,
+  ): Promise<{ readonly restored: Restored; readonly replaced: Replaced }> {
+    const { replaceCluster } = await import('./in-place.ts');
+    return replaceCluster(this.#place(), request);
+  }
+
+  async undoInPlace(request: RunContext & { readonly start: boolean }): Promise<Replaced> {
+    const { undoReplacing } = await import('./in-place.ts');
+    return undoReplacing(this.#place(), request);
   }
 
   // Connections live no longer than the operation that needs them.
