@@ -3,7 +3,7 @@
  * Canonical JSON is UTF-8 without white space, keys in ascending code unit order, numbers safe integers.
  */
 import { createHash } from 'node:crypto';
-import { HoldfastError } from '../core/errors.ts';
+import { HoldfastError, isHoldfastError } from '../core/errors.ts';
 import type { Json, JsonObject } from './contract.ts';
 
 function writeCanonical(value: Json): string {
@@ -47,6 +47,14 @@ export function damaged(what: string, why: string, cause?: unknown): HoldfastErr
     details: { object: what },
     ...(cause === undefined ? {} : { cause }),
   });
+}
+
+/** For the reading of an object that a signed one names, or a listing showed: where it is missing, that is damage. */
+export function whenMissing(name: string): (error: unknown) => never {
+  return (error) => {
+    if (isHoldfastError(error, 'storage.not-found')) throw damaged(name, 'it is missing', error);
+    throw error;
+  };
 }
 
 export function sha256(...parts: readonly Uint8Array[]): Buffer {

@@ -4,7 +4,7 @@ import { dirname } from 'node:path';
 import type { RunContext } from '../core/context.ts';
 import { HoldfastError, systemErrorCode } from '../core/errors.ts';
 import type { ObjectStore } from '../storage/store.ts';
-import { damaged } from './codec.ts';
+import { damaged, whenMissing } from './codec.ts';
 import type { Entry, ExtractOptions } from './contract.ts';
 import type { Piece } from './extract-worker.ts';
 import { type PackBinding, packName } from './pack.ts';
@@ -136,7 +136,8 @@ export async function extract(parts: ExtractParts): Promise<{ files: number; byt
     const pack = packs.get(digest);
     if (pack === undefined)
       throw damaged(parts.what, `its listing uses the pack ${digest}, which it does not name`);
-    const content = await store.get(packName(digest), { signal: context.signal });
+    const name = packName(digest);
+    const content = await store.get(name, { signal: context.signal }).catch(whenMissing(name));
     pieces.sort((a, b) => a.frame - b.frame || a.offset - b.offset);
     const written = await pool.run({ pack, bytes: content, pieces });
     bytes += written;

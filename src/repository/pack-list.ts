@@ -3,7 +3,7 @@
  * and collect garbage. "HFLIST1\n", u32 count, then per pack: digest(32), header digest(32), u32 bytes.
  */
 import type { ObjectStore } from '../storage/store.ts';
-import { base64, damaged, fromBase64, hex, sha256 } from './codec.ts';
+import { base64, damaged, fromBase64, hex, sha256, whenMissing } from './codec.ts';
 import type { PackBinding } from './pack.ts';
 
 const MAGIC = Buffer.from('HFLIST1\n', 'latin1');
@@ -65,10 +65,11 @@ export async function loadPacks(
 ): Promise<Map<string, PackBinding>> {
   const packs = new Map<string, PackBinding>();
   for (const use of uses) {
-    const list = decodePackList(await store.get(packListName(use.digest), { signal }), use.digest);
+    const name = packListName(use.digest);
+    const list = decodePackList(await store.get(name, { signal }).catch(whenMissing(name)), use.digest);
     const bits = use.bitmap === null ? null : fromBase64(use.bitmap);
     if (bits !== null && bits.length !== Math.ceil(list.length / 8)) {
-      throw damaged(packListName(use.digest), 'a manifest uses it with a bitmap of another length');
+      throw damaged(name, 'a manifest uses it with a bitmap of another length');
     }
     list.forEach((pack, i) => {
       if (bits === null || ((bits[i >> 3] ?? 0) >> (i & 7)) & 1) packs.set(pack.digest, pack);

@@ -6,7 +6,7 @@
  */
 import { createHash } from 'node:crypto';
 import type { ObjectStore } from '../storage/store.ts';
-import { damaged, decodeCanonical, encodeCanonical, Fields, hex, sha256 } from './codec.ts';
+import { damaged, decodeCanonical, encodeCanonical, Fields, hex, sha256, whenMissing } from './codec.ts';
 import type { JsonObject } from './contract.ts';
 import type { Identity } from './recipient.ts';
 import { release } from './release.ts';
@@ -190,7 +190,7 @@ export class PackReader {
     const [head, tail] = await Promise.all([
       store.get(name, { length: Math.min(binding.bytes, 4096), signal }),
       store.get(name, { offset: binding.bytes - tailBytes, signal }),
-    ]);
+    ]).catch(whenMissing(name));
     if (tail.length !== tailBytes) throw damaged(name, 'it is shorter or longer than its manifest says');
     const { header, sectionStart } = checkHeader(head, binding, source, name);
     const key = openHeader(header, identity, name);

@@ -1,7 +1,7 @@
 /** Opening snapshots and log parts with the decryption identity. */
 import type { RunContext } from '../core/context.ts';
 import type { ObjectStore } from '../storage/store.ts';
-import { damaged, Fields } from './codec.ts';
+import { damaged, Fields, whenMissing } from './codec.ts';
 import { decodeCommits } from './commit-index.ts';
 import type {
   Entry,
@@ -154,7 +154,7 @@ export class StoredReader implements RepositoryReader {
   async openPart(header: LogPartHeader, signal: AbortSignal): Promise<LogPartContent> {
     const { name } = header;
     const store = this.#store;
-    let first = await store.get(name, { length: HEAD_BYTES, signal });
+    let first = await store.get(name, { length: HEAD_BYTES, signal }).catch(whenMissing(name));
     const headBytes = headLength('log-part', first, name);
     if (headBytes > first.length) first = await store.get(name, { length: headBytes, signal });
     const head = decodeHead('log-part', first, name);

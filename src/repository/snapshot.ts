@@ -13,6 +13,7 @@ import {
   RUN_ID,
   SOURCE_NAME,
   sha256,
+  whenMissing,
 } from './codec.ts';
 import type { Ancestor, JsonObject, SnapshotFacts, SnapshotHeader, SnapshotStats } from './contract.ts';
 import type { PackListUse } from './pack-list.ts';
@@ -176,7 +177,7 @@ export async function openManifest(
   identity: Identity,
   signal: AbortSignal,
 ): Promise<SnapshotBody> {
-  const bytes = await store.get(name, { signal });
+  const bytes = await store.get(name, { signal }).catch(whenMissing(name));
   if (bytes.length > MANIFEST_LIMIT) throw damaged(name, 'it is too large');
   // Also an honest manifest is not this one when it lies under another name.
   if (hex(sha256(bytes)) !== parseSnapshotName(name)?.digest)
