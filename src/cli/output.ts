@@ -11,13 +11,27 @@ export interface CommandOutcome {
   readonly exit?: ExitStatus;
 }
 
-/** A reader that closed its end (`holdfast list | head`) has seen enough: that is no failure. */
+/**
+ * A reader that closed its end (`holdfast list | head`) has seen enough: that is no failure. A result that could
+ * not be written (a full disk) is one, though what the command did stands.
+ */
 export function whenPipeCloses(): void {
-  for (const stream of [process.stdout, process.stderr]) {
-    stream.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EPIPE') throw error;
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') return;
+    const lost = new HoldfastError(
+      error.code === 'ENOSPC' ? 'system.disk-full' : 'system.file-failed',
+      `Standard output could not be written: ${error.message}. What the command did stands; only its report is lost.`,
+    );
+    // After what the command itself sets: its own status says how the work ended, not that nobody can read it.
+    process.on('exit', () => {
+      process.exitCode ||= lost.exit;
     });
-  }
+    process.stderr.write(errorText(lost, undefined));
+  });
+  process.stderr.on('error', (error: NodeJS.ErrnoException) => {
+    // Nowhere is left to tell it; the exit status still says how the command ended.
+    if (error.code !== 'EPIPE') process.exitCode ||= 1;
+  });
 }
 
 export function printOutcome(command: string, outcome: CommandOutcome, json: boolean): ExitStatus {
@@ -85,7 +99,10 @@ function jsonValue(_key: string, value: unknown): unknown {
 /** What commander could not parse, in our words. Returns the exit status. */
 export function reportUsage(error: CommanderError, argv: readonly string[], program: Command): ExitStatus {
   const json = argv.includes('--json');
-  const verb = argv.find((argument) => !argument.startsWith('-')) ?? '';
+  const words = argv.filter((argument) => !argument.startsWith('-'));
+  // The first word may be the value of an option that stands before the verb.
+  const known = words.find((word) => program.commands.some((command) => command.name() === word));
+  const verb = known ?? words[0] ?? '';
   if (error.code === 'commander.help' && !json) {
     const command = program.commands.find((candidate) => candidate.name() === verb) ?? program;
     process.stderr.write(command.helpInformation());

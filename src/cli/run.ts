@@ -48,6 +48,7 @@ export async function runCommand(
   const display = openProgressDisplay({ mode: progressMode(globals), secrets });
   const run = new Running(globals, secrets, interruption.signal, display);
   try {
+    refuseEmpty(command);
     const outcome = await work(run);
     await run.close();
     display.close();
@@ -62,6 +63,18 @@ export async function runCommand(
   } finally {
     interruption.end();
   }
+}
+
+/** `--snapshot "$ID"` with an unset variable must not mean any snapshot, nor `--to ""` the current folder. */
+function refuseEmpty(command: Command): void {
+  const options = command.optsWithGlobals<Record<string, unknown>>();
+  const empty = Object.keys(options).find((name) => options[name] === '');
+  const flag = empty?.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+  const what = flag !== undefined ? `--${flag}` : command.args.includes('') ? 'An argument' : undefined;
+  if (what === undefined) return;
+  throw new HoldfastError('command.usage', `${what} was given without a value.`, {
+    next: 'Give it a value, or leave it out. In a script, see that the variable behind it is set.',
+  });
 }
 
 /** `key list` for a verb below a verb. */

@@ -2,7 +2,7 @@
 import type { RunContext } from '../core/context.ts';
 import { HoldfastError } from '../core/errors.ts';
 import type { LogPartHeader, SnapshotHeader } from '../repository/contract.ts';
-import type { Repository } from '../repository/repository.ts';
+import type { Problem, Repository } from '../repository/repository.ts';
 import type { Workspace } from './workspace.ts';
 
 export interface SourceCatalogue {
@@ -10,6 +10,8 @@ export interface SourceCatalogue {
   readonly kind: string;
   readonly snapshots: readonly SnapshotHeader[];
   readonly parts: readonly LogPartHeader[];
+  /** What is damaged or missing of it, and so is not among them: whoever wants the newest moment must hear of it. */
+  readonly problems: readonly Problem[];
 }
 
 /**
@@ -23,7 +25,8 @@ export async function catalogueOf(
   name: string | undefined,
   context: RunContext,
 ): Promise<SourceCatalogue> {
-  const all = await repository.snapshots(name ?? null, context.signal);
+  const problems: Problem[] = [];
+  const all = await repository.snapshots(name ?? null, context.signal, problems);
   const source = name ?? onlySource(workspace, all);
   const snapshots = all.filter((snapshot) => snapshot.source === source);
   const kind = snapshots[0]?.kind;
@@ -31,10 +34,15 @@ export async function catalogueOf(
     throw new HoldfastError(
       'recovery.nothing-to-restore',
       `The repository holds no snapshot of ${source} that could be restored.`,
-      { next: `See what it holds with \`holdfast list\`; take a snapshot with: holdfast backup ${source}` },
+      {
+        next: `See what it holds with \`holdfast list\`; take a snapshot with: holdfast backup ${source}`,
+        details: { problems: problems.map(({ message }) => message) },
+      },
     );
   }
-  return { source, kind, snapshots, parts: await repository.logParts(source, context.signal) };
+  const parts = await repository.logParts(source, context.signal, problems);
+  const ofSource = problems.filter(({ name }) => name.split('/')[1] === source);
+  return { source, kind, snapshots, parts, problems: ofSource };
 }
 
 function onlySource(workspace: Workspace, snapshots: readonly SnapshotHeader[]): string {

@@ -1,5 +1,6 @@
 /** Checks what the repository holds, as deep as asked for. Changes nothing. */
 import type { RunContext } from '../core/context.ts';
+import { HoldfastError } from '../core/errors.ts';
 import type { VerifyDepth, VerifyReport } from '../repository/repository.ts';
 import type { Workspace } from './workspace.ts';
 
@@ -11,13 +12,24 @@ export interface VerifyOptions {
   readonly depth: VerifyDepth;
 }
 
-/** Damage is in the report, not thrown. */
+/**
+ * Damage is in the report, not thrown. Throws `recovery.nothing-to-restore` when nothing is known of a named
+ * source: a mistyped name must not look like one that is undamaged.
+ */
 export async function verify(
   workspace: Workspace,
   options: VerifyOptions,
   context: RunContext,
 ): Promise<VerifyReport> {
   const repository = await workspace.repository(context);
+  const stored = await repository.sources(context.signal);
+  if (options.source !== undefined && !stored.includes(options.source)) {
+    const others = stored.length === 0 ? '' : `; it holds ${stored.join(', ')}`;
+    throw new HoldfastError(
+      'recovery.nothing-to-restore',
+      `The repository holds nothing of ${options.source}${others}. Nothing was verified.`,
+    );
+  }
   const unlock = options.depth === 'content' ? await workspace.requireUnlock(context) : undefined;
   return await repository.verify(
     {

@@ -1,5 +1,5 @@
 /** Every exit status, and that an error says what happened, what to do, and its code: as text and as JSON. */
-import { cp, mkdir, readdir, readFile, rename, truncate, writeFile } from 'node:fs/promises';
+import { cp, mkdir, open, readdir, readFile, rename, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { requireComponent } from '../../scripts/rig.ts';
@@ -55,6 +55,10 @@ describe.skipIf(!(await requireComponent('postgres-15')))('exit statuses', () =>
     [['verify', '--depth', 'deep'], ''],
     [['show'], ''],
     [['backup', 'nothing-of-the-kind'], ''],
+    // What an unset variable leaves in a script: never any snapshot, never the current folder.
+    [['restore', '--snapshot', '', '--dry-run'], '--snapshot'],
+    [['restore', '--to', ''], '--to'],
+    [['show', ''], 'argument'],
   ] as const)('2: %j', async (args, hint) => {
     const told = await run(args, options);
     expect(told.status).toBe(2);
@@ -78,6 +82,7 @@ describe.skipIf(!(await requireComponent('postgres-15')))('exit statuses', () =>
     await fails(['list'], fresh, 3, 'repository.not-found');
     await fails(['restore', '--snapshot', '1999'], options, 3, 'recovery.unknown-snapshot');
     await fails(['restore', 'other'], options, 3, 'recovery.nothing-to-restore');
+    await fails(['verify', 'other'], options, 3, 'recovery.nothing-to-restore');
     await fails(['restore', '--timeline', '9'], options, 3, 'recovery.unknown-timeline');
   });
 
@@ -112,7 +117,40 @@ describe.skipIf(!(await requireComponent('postgres-15')))('exit statuses', () =>
     expect(verified.json().result.problems[0]).toMatchObject({ code: 'repository.damaged' });
     const refused = await run(['restore', '--to', 'back', '--json'], damaged);
     expect([refused.status, refused.json().error.code]).toEqual([5, 'repository.damaged']);
+    await rm(join(packs, pack));
+    const missing = await run(['restore', '--to', 'back-again', '--json'], damaged);
+    expect([missing.status, missing.json().error.code]).toEqual([5, 'repository.damaged']);
   }, 90_000);
+
+  test('a plan that goes around a damaged snapshot says so', async () => {
+    const around = await scene.configure('around');
+    await run(['init'], around);
+    for (let i = 0; i < 2; i += 1) expect((await run(['backup'], around)).status).toBe(0);
+    const whole = (await run(['restore', '--dry-run', '--json'], around)).json().result.plan;
+    expect(whole.warnings).toEqual([]);
+    const folder = join(around.cwd, 'repository', 'snapshots');
+    const files = await readdir(folder, { recursive: true });
+    await truncate(join(folder, files.find((name) => name.includes(whole.snapshot.id))!), 1000);
+    const { plan } = (await run(['restore', '--dry-run', '--json'], around)).json().result;
+    expect(plan.snapshot.id).not.toBe(whole.snapshot.id);
+    expect(plan.warnings.join()).toContain(whole.snapshot.id);
+  }, 90_000);
+
+  test('the verb of a usage error is the verb, not the value of an option before it', async () => {
+    const told = await run(['--config', 'holdfast.yaml', 'key', 'frob', '--json'], options);
+    expect([told.status, told.json().command]).toEqual([2, 'key']);
+  });
+
+  test.skipIf(process.platform !== 'linux')('a report that cannot be written is told, in words', async () => {
+    const full = await open('/dev/full', 'w');
+    try {
+      const child = start(['list'], options, ['ignore', full.fd, 'pipe']);
+      const told = await finished(child);
+      expect([told.status, told.stderr]).toEqual([1, expect.stringContaining('  code: system.disk-full')]);
+    } finally {
+      await full.close();
+    }
+  });
 
   test('7: the source and the store out of reach', async () => {
     const gone = await scene.configure('gone');
