@@ -163,7 +163,11 @@ export async function openDataDirectory(
 
 /** postmaster.pid: process, directory, start time, port, socket folder, address (src/include/utils/pidfile.h). */
 async function checkPostmaster(root: string, server: ServerIdentity): Promise<void> {
-  const lines = (await readFile(join(root, 'postmaster.pid'), 'utf8')).split('\n');
+  const text = await readFile(join(root, 'postmaster.pid'), 'utf8').catch((error: unknown) => {
+    if (systemErrorCode(error) === 'ENOENT') throw refusal(root, 'no server runs in it (no postmaster.pid)');
+    throw error;
+  });
+  const lines = text.split('\n');
   const [started, port] = [Number(lines[2]), Number(lines[3])];
   if (port !== server.port || Math.abs(started - server.started) > 2) {
     throw refusal(
