@@ -7,6 +7,7 @@ import type { ObjectInfo, ObjectStore } from '../storage/store.ts';
 import { damaged, Fields } from './codec.ts';
 import type { LogPartHeader, SnapshotHeader } from './contract.ts';
 import { inParallel } from './extract.ts';
+import type { HeadCache } from './head-cache.ts';
 import { type LogPartName, logPartHeader, parseLogPartName } from './log-part.ts';
 import type { LoadedRoster } from './roster.ts';
 import {
@@ -45,6 +46,8 @@ export interface Catalog {
   readonly store: ObjectStore;
   readonly repository: string;
   readonly roster: LoadedRoster;
+  /** Of this host, for listing snapshots only: a log part that is damaged must be found, to choose another. */
+  readonly heads?: HeadCache;
 }
 
 /** Reads and checks the head of one signed object: format, repository, roster, signature, length. */
@@ -73,6 +76,24 @@ export async function readHead(
   return head;
 }
 
+/** As `readHead`, but a head that this host has checked before is not read again. */
+async function snapshotHead(
+  catalog: Catalog,
+  info: ObjectInfo,
+  source: string,
+  signal: AbortSignal,
+): Promise<Pick<SignedHead, 'header'>> {
+  const cached = catalog.heads?.get(info.name, info.bytes);
+  if (cached !== undefined) {
+    // The roster may have changed since then.
+    catalog.roster.keyFor(new Fields(cached, info.name).string('writer'), source, info.name);
+    return { header: cached };
+  }
+  const head = await readHead(catalog, 'snapshot', info, source, signal);
+  catalog.heads?.add(info.name, info.bytes, head.header);
+  return head;
+}
+
 /** Manifests of one source, or of all, oldest first ("latest" is the chain's head, not the latest clock). */
 export async function readSnapshots(
   catalog: Catalog,
@@ -86,7 +107,7 @@ export async function readSnapshots(
     const name = parseSnapshotName(info.name);
     if (name === undefined) return;
     try {
-      const head = await readHead(catalog, 'snapshot', info, name.source, signal);
+      const head = await snapshotHead(catalog, info, name.source, signal);
       headers.push(snapshotHeader(head, info.name, info.storedAt));
     } catch (error) {
       problems.push(problemOf(info.name, error));

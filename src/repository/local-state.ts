@@ -114,6 +114,11 @@ export class SourceState {
     return join(this.#directory, 'cache');
   }
 
+  /** For heads of snapshots that were checked once. */
+  get headsFile(): string {
+    return join(this.#directory, 'snapshots.heads');
+  }
+
   /** A small JSON document, or undefined when there is none or it is unreadable (state may be lost, never trusted). */
   async read(name: 'snapshot-head' | 'log-head' | 'marks'): Promise<JsonObject | undefined> {
     return await readJson(join(this.#directory, `${name}.json`));

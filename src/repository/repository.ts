@@ -16,6 +16,7 @@ import type {
   SnapshotHeader,
   SnapshotRun,
 } from './contract.ts';
+import { HeadCache } from './head-cache.ts';
 import { type KeyKit, renderKeyKit } from './key-kit.ts';
 import {
   describeKeys,
@@ -181,7 +182,12 @@ export class Repository {
     signal: AbortSignal,
     problems: Problem[] = [],
   ): Promise<SnapshotHeader[]> {
-    return await readSnapshots(this.#catalog, source, problems, signal);
+    if (source === null || this.#state === null)
+      return await readSnapshots(this.#catalog, source, problems, signal);
+    const heads = await HeadCache.open(this.#state.source(this.id, source).headsFile);
+    const headers = await readSnapshots({ ...this.#catalog, heads }, source, problems, signal);
+    await heads.save();
+    return headers;
   }
 
   /** The covering log parts of a source, by lineage and position. Damage is pushed onto `problems`. */

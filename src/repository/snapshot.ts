@@ -130,7 +130,11 @@ export function decodeAncestors(fields: Fields): Ancestor[] {
 }
 
 /** Reads a header out of a checked head; its signature was checked by the caller. */
-export function snapshotHeader(head: SignedHead, name: string, storedAt: number): SnapshotHeader {
+export function snapshotHeader(
+  head: Pick<SignedHead, 'header'>,
+  name: string,
+  storedAt: number,
+): SnapshotHeader {
   const fields = new Fields(head.header, name);
   const parsed = parseSnapshotName(name);
   const source = fields.string('source', SOURCE_NAME);
