@@ -1,6 +1,6 @@
 /** In place: a running server is taken back, what was there is kept, and comes back by --undo. */
 import { spawn } from 'node:child_process';
-import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { chown, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { requireComponent } from '../../scripts/rig.ts';
@@ -17,7 +17,13 @@ describe.skipIf(!(await requireComponent('postgres-15')))('restore in place', ()
     options = await scene.configure('app');
     dataDir = join(scene.folder, 'server');
     await run(['init'], options);
+    const far = join(scene.folder, 'far');
+    await mkdir(far);
+    const { user } = scene.server;
+    if (user !== undefined) await chown(far, user.uid, user.gid);
+    await scene.query(`CREATE TABLESPACE far LOCATION '${far}'`);
     await scene.query('CREATE TABLE entries (id int PRIMARY KEY)');
+    await scene.query('CREATE TABLE distant (id int) TABLESPACE far');
     const capturing = start(['capture', '--progress', 'plain'], options);
     await says(capturing, 'streaming');
     expect((await run(['backup', '--json'], options)).status).toBe(0);
@@ -25,6 +31,7 @@ describe.skipIf(!(await requireComponent('postgres-15')))('restore in place', ()
     const marked = await run(['mark', 'good', '--json'], options);
     named = marked.json().result.sources[0].position;
     expect(marked.json().result.sources[0].durable).toBe(true);
+    await scene.query('INSERT INTO distant VALUES (1)');
     await scene.query('DELETE FROM entries WHERE id > 3');
     await scene.query('INSERT INTO entries VALUES (1000)');
     await scene.query(`ALTER SYSTEM SET work_mem = '7MB'`);
@@ -95,6 +102,12 @@ describe.skipIf(!(await requireComponent('postgres-15')))('restore in place', ()
     const { replaced } = restored.json().result;
     expect(await ids()).toEqual(hundred);
     expect((await stat(dataDir)).ino).toBe(inode);
+    const [distant] = await queryAt<{ count: number; place: string }>(
+      scene.server.url,
+      `SELECT (SELECT count(*)::int FROM distant) AS count, pg_tablespace_location(oid) AS place
+       FROM pg_tablespace WHERE spcname = 'far'`,
+    );
+    expect(distant).toEqual({ count: 0, place: join(scene.folder, 'far') });
     const [facts] = await queryAt<{ timeline: number; work_mem: string; archive: string }>(
       scene.server.url,
       `SELECT timeline_id AS timeline, current_setting('work_mem') AS work_mem, current_setting('hot_standby') AS archive
@@ -112,6 +125,7 @@ describe.skipIf(!(await requireComponent('postgres-15')))('restore in place', ()
     const undone = await run(['restore', '--undo', '--force', '--json'], options);
     expect(undone.status, undone.stdout).toBe(0);
     expect(await ids()).toEqual([1, 2, 3, 1000]);
+    expect(await queryAt(scene.server.url, 'SELECT id FROM distant')).toEqual([{ id: 1 }]);
     const redone = await run(['restore', '--undo', '--force'], options);
     expect(redone.status).toBe(0);
     expect(redone.stdout).toContain('The server runs');

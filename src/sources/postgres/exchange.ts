@@ -39,10 +39,13 @@ export interface Journal {
 export class ExchangeArea {
   readonly root: string;
   readonly #owner: ServerUser | undefined;
+  readonly #beforeMove: () => void;
 
-  constructor(root: string, owner: ServerUser | undefined) {
+  /** `beforeMove` is called before each renaming; what it throws leaves the exchange where it is, as a kill would. */
+  constructor(root: string, owner: ServerUser | undefined, beforeMove: () => void = () => undefined) {
     this.root = root;
     this.#owner = owner;
+    this.#beforeMove = beforeMove;
   }
 
   folder(id: string): string {
@@ -89,12 +92,12 @@ export class ExchangeArea {
     return this.finish(journal);
   }
 
-  /** Goes on with what was begun. */
+  /** Goes on with what was begun, also where it was being taken back. */
   async finish(journal: Journal): Promise<Journal> {
-    for (const { live, outgoing, out } of journal.spots) await this.#moveAll(out, live, outgoing);
+    for (const { live, outgoing, out } of journal.spots) await this.#fill(outgoing, out, live);
     // The data directory last: with its `global` in place everything else is.
     for (const { live, incoming, in: names } of [...journal.spots].reverse()) {
-      await this.#moveAll(names, incoming, live);
+      await this.#empty(incoming, names, live);
     }
     for (const { incoming } of journal.spots) await removeEmpty(incoming);
     return this.#settle(journal, 'done');
@@ -103,10 +106,10 @@ export class ExchangeArea {
   /** The other way: what was live becomes live again. */
   async takeBack(journal: Journal): Promise<Journal> {
     for (const { live, incoming, in: names } of journal.spots) {
-      await this.#moveAll([...names].reverse(), live, incoming);
+      await this.#fill(incoming, [...names].reverse(), live);
     }
     for (const { live, outgoing, out } of [...journal.spots].reverse()) {
-      await this.#moveAll([...out].reverse(), outgoing, live);
+      await this.#empty(outgoing, [...out].reverse(), live);
     }
     for (const { outgoing } of journal.spots) await removeEmpty(outgoing);
     return this.#settle(journal, 'taken-back');
@@ -123,15 +126,38 @@ export class ExchangeArea {
     await this.#settle(journal, 'taken-back');
   }
 
-  async #moveAll(names: readonly string[], from: string, to: string): Promise<void> {
+  /**
+   * Moves the named entries out of `live`. Both sides have entries of the same names, so only the waiting side
+   * tells what was moved: what is in it.
+   */
+  async #fill(waiting: string, names: readonly string[], live: string): Promise<void> {
     if (names.length === 0) return;
-    await makeFolder(to, this.#owner);
+    await makeFolder(waiting, this.#owner);
     for (const name of names) {
-      await move(join(from, name), join(to, name));
-      // What makes a data directory one must be seen to go before, and to come after, everything else.
-      if (name === vital) await syncBoth(from, to);
+      if (!(await exists(join(waiting, name)))) await this.#move(name, live, waiting);
     }
-    await syncBoth(from, to);
+    await syncBoth(live, waiting);
+  }
+
+  /** Moves the named entries into `live`: those that still wait. */
+  async #empty(waiting: string, names: readonly string[], live: string): Promise<void> {
+    for (const name of names) {
+      if (await exists(join(waiting, name))) await this.#move(name, waiting, live);
+    }
+    if (await exists(waiting)) await syncBoth(waiting, live);
+  }
+
+  async #move(name: string, from: string, to: string): Promise<void> {
+    this.#beforeMove();
+    if (await exists(join(to, name))) {
+      throw new HoldfastError(
+        'system.file-failed',
+        `${join(from, name)} cannot be moved to ${to}, where something is already.`,
+      );
+    }
+    await rename(join(from, name), join(to, name));
+    // What makes a data directory one must be seen to go before, and to come after, everything else.
+    if (name === vital) await syncBoth(from, to);
   }
 
   async #settle(journal: Journal, state: Journal['state']): Promise<Journal> {
@@ -156,22 +182,6 @@ function ordered(names: readonly string[]): string[] {
 async function syncBoth(from: string, to: string): Promise<void> {
   await syncFolder(to);
   await syncFolder(from);
-}
-
-/** Done already where only the destination is there. */
-async function move(from: string, to: string): Promise<void> {
-  const [source, destination] = [await exists(from), await exists(to)];
-  if (!source && destination) return;
-  if (!source) {
-    throw new HoldfastError('system.file-failed', `${from} is gone, and it is not at ${to} either.`);
-  }
-  if (destination) {
-    throw new HoldfastError(
-      'system.file-failed',
-      `${from} cannot be moved to ${to}, where something is already.`,
-    );
-  }
-  await rename(from, to);
 }
 
 async function exists(path: string): Promise<boolean> {
