@@ -44,18 +44,19 @@ export async function findLocal(
 ): Promise<DataDirectory | undefined> {
   const { snapshot, dataDirectory } = source.settings;
   if (snapshot === 'remote') return undefined;
-  try {
-    return await inStep(request.progress, 'look for the data directory', {}, () =>
-      openLocal(source, request.signal),
-    );
-  } catch (error) {
-    const local =
-      isHoldfastError(error, 'postgres.data-directory') || isHoldfastError(error, 'postgres.local-denied');
-    // A configured place that is wrong would be slow for ever if it were passed over.
-    if (!local || snapshot === 'local' || dataDirectory !== undefined) throw error;
-    request.log.info(`The snapshot is taken over the connection: ${error.message}`);
-    return undefined;
-  }
+  // The fallback is inside the step: nothing failed where there was a choice.
+  return await inStep(request.progress, 'look for the data directory', {}, async () => {
+    try {
+      return await openLocal(source, request.signal);
+    } catch (error) {
+      const local =
+        isHoldfastError(error, 'postgres.data-directory') || isHoldfastError(error, 'postgres.local-denied');
+      // A configured place that is wrong would be slow for ever if it were passed over.
+      if (!local || snapshot === 'local' || dataDirectory !== undefined) throw error;
+      request.log.info(`The snapshot is taken over the connection: ${error.message}`);
+      return undefined;
+    }
+  });
 }
 
 async function openLocal(source: SnapshotSource, signal: AbortSignal): Promise<DataDirectory> {
@@ -162,6 +163,12 @@ class LocalCopy {
   async run(dataChecksums: boolean, directoryMode: number): Promise<Copied> {
     const { source, directory, run } = this.#parts;
     const { signal } = run;
+    if (run.systemId !== directory.facts.systemId) {
+      throw new HoldfastError(
+        'postgres.other-cluster',
+        `Two connections to the address of ${source.name} reached two different clusters.`,
+      );
+    }
     const sql = await PostgresConnection.connect(source.connection, { signal });
     try {
       const start = await this.#start(sql);
