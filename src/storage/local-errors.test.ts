@@ -22,6 +22,12 @@ it.each([
   expect((error as HoldfastError).message).toContain('/backup');
 });
 
+it('does not call a folder gone that may never have been', () => {
+  expect(localError(system('ENOENT'), 'open the store', '/backup')).toMatchObject({
+    message: expect.stringContaining('it was never made, or its disk is not mounted'),
+  });
+});
+
 it('names the errors that Node does not', () => {
   for (const [number, code] of [
     [122, 'storage.full'],

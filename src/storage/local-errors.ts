@@ -47,7 +47,7 @@ const meanings: Readonly<Record<string, Meaning>> = {
   },
   ENOTDIR: file,
   EEXIST: file,
-  ENOENT: gone,
+  ENOENT: { ...gone, why: 'there is no such folder: it was never made, or its disk is not mounted' },
   ENODEV: gone,
   ENXIO: gone,
   ENOTCONN: gone,
