@@ -25,7 +25,7 @@ export const commandErrors = defineErrors({
     summary: 'The key kit could not be written.',
     explanation:
       'The key kit is what must be kept outside: without it, or without the passphrase or identity that it tells of, nobody can read the backups. It is written once, only for its owner, and never over another file.',
-    next: 'Give another place with `--kit`; for a repository that exists, `holdfast key kit` writes it again.',
+    next: 'Give another place: `holdfast init --kit <place>`, or `holdfast key kit --to <place>` where the repository exists already.',
   },
   'command.no-program': {
     exit: 2,
