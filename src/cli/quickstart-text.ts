@@ -1,4 +1,6 @@
 /** What the quickstart says at its end: what happened as a time line, and what to do next. */
+import { delimiter } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import type { QuickstartResult } from '../operations/quickstart.ts';
 import { formatBytes, formatDuration } from './figures.ts';
 import { indented, table } from './text.ts';
@@ -29,9 +31,17 @@ export function quickstartText(result: QuickstartResult): string {
     'Next, with your own database:',
     '  export DATABASE_URL=postgres://user@host:5432/app BACKUP_DIR=/var/backups/app',
     '  export BACKUP_ENCRYPTION_KEY="$(openssl rand -base64 24)"    # keep it somewhere else, too',
+    ...findable(),
     '  holdfast doctor      what is missing, and what mends it',
     '  holdfast backup      the first snapshot; writes your key kit',
     '  holdfast capture     every change from then on',
   ];
   return lines.join('\n');
+}
+
+/** The commands below it are copied as they stand; a fresh checkout is on nobody's PATH. */
+function findable(): string[] {
+  const folder = fileURLToPath(new URL('../../bin', import.meta.url));
+  const known = process.env.PATH?.split(delimiter).includes(folder) === true;
+  return known ? [] : [`  export PATH="${folder}:$PATH"`];
 }

@@ -34,7 +34,7 @@ function describe(report: VerifyReport): string {
   const lines = problems.map(({ name, code, message }) => `DAMAGED  ${name}\n         ${message} (${code})`);
   const verdict = problems.length === 0 ? 'All is undamaged' : count(problems.length, 'problem');
   lines.push(
-    `${verdict}, as far as ${depth} tell: ${count(snapshots, 'snapshot')}, ${count(logParts, 'log part')}, ${count(objects, 'object')}, ${formatBytes(bytes)} read in ${formatDuration(durationMs)}.`,
+    `${verdict}, as far as ${depth} ${depth === 'content' ? 'tells' : 'tell'}: ${count(snapshots, 'snapshot')}, ${count(logParts, 'log part')}, ${count(objects, 'object')}, ${formatBytes(bytes)} read in ${formatDuration(durationMs)}.`,
   );
   if (problems.length > 0)
     lines.push('Restore from another snapshot or from a copy; keep this repository as it is.');
