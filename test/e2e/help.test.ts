@@ -3,9 +3,8 @@ import { expect, test } from 'vitest';
 import { run } from './scene.test-helper.ts';
 
 const options = { cwd: import.meta.dirname };
-const verbs = 'quickstart init config doctor key backup capture list show verify restore mark completion'.split(
-  ' ',
-);
+const verbs =
+  'quickstart init config doctor key backup capture list show verify restore mark completion'.split(' ');
 
 test.each([[''], ...verbs.map((verb) => [verb]), ['key list'], ['key add'], ['key kit']])(
   '%s --help',
