@@ -77,6 +77,9 @@ export async function prepareRestore(
   const place =
     source === null ? null : await source.ownPlace({ ...context, lineage: plan.stop.lineage, force });
   const to = place?.directory ?? resolve(options.cwd, options.to ?? defaultFolder(plan));
+  const programs = options.programs ?? [];
+  const opened = await reader.openSnapshot(plan.snapshot, context.signal);
+  const foreseen = await kind.foresee(opened, programs, context.signal);
   const request = async (running: RunContext) => ({
     ...running,
     reader,
@@ -87,7 +90,7 @@ export async function prepareRestore(
     ...(options.places === undefined ? {} : { places: absolute(options.places, options.cwd) }),
   });
   return {
-    plan: { ...plan, warnings: [...plan.warnings, ...damageWarnings(catalogue.problems)] },
+    plan: { ...plan, warnings: [...plan.warnings, ...damageWarnings(catalogue.problems), ...foreseen] },
     kind: catalogue.kind,
     to,
     start: options.start,
@@ -106,16 +109,6 @@ export async function prepareRestore(
 
 function absolute(places: ReadonlyMap<string, string>, cwd: string): Map<string, string> {
   return new Map([...places].map(([name, folder]) => [name, resolve(cwd, folder)]));
-}
-
-/** The plan goes around what is damaged, so "the newest moment" may be older than it was: never silently. */
-function damageWarnings(problems: readonly Problem[]): string[] {
-  const [first] = problems;
-  if (first === undefined) return [];
-  const more = problems.length === 1 ? '' : ` And ${problems.length - 1} more.`;
-  return [
-    `The repository is damaged, and this plan goes around it: a newer snapshot or moment may be lost. ${first.message}${more} See all with: holdfast verify`,
-  ];
 }
 
 /** The plan goes around what is damaged, so "the newest moment" may be older than it was: never silently. */

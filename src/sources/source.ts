@@ -211,6 +211,12 @@ export interface SourceKind<Settings = unknown> {
   transactionId(written: bigint): bigint;
   readonly settings: { parse(value: unknown): Settings };
   open(name: string, settings: Settings): Source;
+  /** What a person should know of this machine before the snapshot is restored on it: sentences. Changes nothing. */
+  foresee(
+    snapshot: OpenedSnapshot,
+    programs: readonly string[],
+    signal: AbortSignal,
+  ): Promise<readonly string[]>;
   /** Restoring needs no connection to the source, which may be gone. */
   restore(request: RestoreRequest): Promise<Restored>;
 }

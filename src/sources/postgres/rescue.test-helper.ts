@@ -68,6 +68,7 @@ export interface RestoreChoices {
   readonly start?: boolean;
   readonly reader?: RepositoryReader;
   readonly signal?: AbortSignal;
+  readonly places?: ReadonlyMap<string, string>;
 }
 
 const segmentSize = 2 ** 20;
@@ -242,6 +243,7 @@ export class Rescue {
       stop,
       to: join(this.root, name),
       start: choices.start ?? true,
+      ...(choices.places === undefined ? {} : { places: choices.places }),
       programs: [this.binDir],
     });
     if (restored.server !== null) this.#running.push(restored);

@@ -1,7 +1,7 @@
 /** Restores with real servers, a real repository, and real log, cut into parts at odd places. */
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chown, mkdir, readdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
+import { chown, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
@@ -106,6 +106,29 @@ describe.skipIf(!there)('a restore of PostgreSQL', () => {
     expect(await one(addressOf(early), 'SELECT max(id) FROM t')).toBe(2900);
   });
 
+  it('puts a tablespace where it is told, by its OID or by its folder on the source', async () => {
+    const space = join(rescue.root, 'space');
+    const mapped = join(rescue.root, 'mapped');
+    const stop = {
+      before: null,
+      lineage: lineageOf(rescue.systemId, 1),
+      lastCommit: null,
+      firstExcluded: null,
+    };
+    const restored = await rescue.restore('places', stop, { parts: [], places: new Map([[space, mapped]]) });
+    const place = `SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'extra'`;
+    expect(await one(addressOf(restored), place)).toBe(mapped);
+    expect(await one(addressOf(restored), 'SELECT count(*)::int FROM far')).toBe(0);
+    const restore = (places: [string, string][]) =>
+      rescue.restore('misplaced', stop, { parts: [], places: new Map(places) });
+    await expect(restore([['4711', mapped]])).rejects.toMatchObject({ code: 'recovery.unknown-tablespace' });
+    await expect(restore([[space, mapped]])).rejects.toMatchObject({ code: 'recovery.target-not-empty' });
+    await expect(restore([[space, join(rescue.root, 'misplaced', 'in')]])).rejects.toMatchObject({
+      code: 'recovery.target-unusable',
+    });
+    expect(await readdir(rescue.root)).not.toContain('misplaced');
+  });
+
   it('brings back a bare snapshot', async () => {
     const stop = {
       before: null,
@@ -203,6 +226,32 @@ describe.skipIf(!there)('a restore of PostgreSQL', () => {
       code: 'storage.unreachable',
       message: expect.stringContaining('can be deleted'),
     });
+  });
+
+  it('stops the server and says why when its log cannot be looked after', async () => {
+    const to = join(rescue.root, 'blind');
+    const blinding: RepositoryReader = {
+      ...bound(rescue.reader),
+      openPart: async (header, signal) => {
+        // In the place where the server's requests are read. Root has every right, so that no mode would do.
+        const spool = join(to, 'holdfast-restore', 'wal');
+        const spooling = await stat(spool).then(
+          () => true,
+          () => false,
+        );
+        if (spooling) {
+          await rm(join(spool, 'wanted'), { force: true });
+          await mkdir(join(spool, 'wanted'), { recursive: true });
+        }
+        return rescue.reader.openPart(header, signal);
+      },
+    };
+    const failed = rescue.restore('blind', rescue.latest(), { reader: blinding });
+    await expect(failed).rejects.toMatchObject({
+      code: 'system.file-failed',
+      message: expect.stringMatching(/EISDIR.*stopped[\s\S]*can be deleted/),
+    });
+    await expect(stat(join(to, 'postmaster.pid'))).rejects.toThrow(/ENOENT/);
   });
 
   it('says what to install for another version', async () => {
@@ -383,7 +432,18 @@ describe.skipIf(!there)('a restore of a server with entanglements', () => {
     expect(await one(address, 'SHOW work_mem')).toBe('7MB');
     expect(await one(address, 'SHOW max_connections')).toBe('37');
     expect(await one(address, 'SHOW maintenance_work_mem')).toBe('9MB');
+    // All three as they were, for whoever sets the new host up.
+    const kept = join(restored.to, 'holdfast-restore', 'config');
+    const theirs = await readFile(join(rescue.root, 'etc', 'postgresql.conf'), 'utf8');
+    const found = await readdir(kept, { recursive: true, withFileTypes: true });
+    const texts = await Promise.all(
+      found
+        .filter((entry) => entry.isFile())
+        .map((entry) => readFile(join(entry.parentPath, entry.name), 'utf8')),
+    );
+    expect(texts).toContain(theirs);
     const original = await readFile(join(rescue.source.socketDir, 'pg_hba.conf'), 'utf8');
+    expect(texts).toContain(original);
     expect(await readFile(join(restored.to, 'pg_hba.conf'), 'utf8')).toBe(original);
     expect(await one(address, 'SHOW hba_file')).toBe(join(restored.to, 'holdfast-restore', 'pg_hba.conf'));
   });

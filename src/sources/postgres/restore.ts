@@ -90,11 +90,6 @@ async function prepare(request: RestoreRequest, owner: ServerUser | undefined): 
     bytes: snapshot.stats.bytes + (request.start ? Math.min(logBytes, 3 * 2 ** 28) : logBytes),
   });
   const warnings: string[] = [];
-  if (meta.architecture !== null && meta.architecture !== process.arch) {
-    warnings.push(
-      `The source ran on ${meta.architecture}, this machine is ${process.arch}: PostgreSQL does not promise that data files can be moved between them.`,
-    );
-  }
   return {
     request,
     meta,

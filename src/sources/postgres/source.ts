@@ -1,6 +1,6 @@
 /** PostgreSQL as a kind of source: the wiring of its parts. What is heavy is loaded when it is used. */
 import type { RunContext } from '../../core/context.ts';
-import type { SnapshotFacts } from '../../repository/contract.ts';
+import type { OpenedSnapshot, SnapshotFacts } from '../../repository/contract.ts';
 import type {
   InPlaceRequest,
   Marked,
@@ -91,6 +91,14 @@ export const postgresKind = {
   // Commit records hold the lower half; the upper one counts how often that came round.
   transactionId: (written: bigint): bigint => BigInt.asUintN(32, written),
   open: (name: string, settings: PostgresSettings): Source => new PostgresSource(name, settings),
+  foresee: async (
+    snapshot: OpenedSnapshot,
+    programs: readonly string[],
+    signal: AbortSignal,
+  ): Promise<readonly string[]> => {
+    const { foresee } = await import('./foresight.ts');
+    return foresee(snapshot, programs, signal);
+  },
   restore: async (request: RestoreRequest): Promise<Restored> => {
     const { restoreCluster } = await import('./restore.ts');
     return restoreCluster(request);
