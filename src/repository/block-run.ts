@@ -14,12 +14,12 @@ import {
   BlockCacheReader,
   BlockCacheWriter,
   type CacheBinding,
-  type CachedFile,
   type CacheHead,
 } from './block-cache.ts';
 import { base32, base64, fromBase64 } from './codec.ts';
 import type { BlockPiece, BlockSink, EntryMeta, Extent, KnownFile } from './contract.ts';
 import type { ReaderJob } from './frame-worker.ts';
+import { HashSpool } from './hash-spool.ts';
 import type { PackBinding } from './pack.ts';
 import { encodeBitmap, type PackListUse } from './pack-list.ts';
 import type { Pipeline } from './pipeline.ts';
@@ -36,9 +36,11 @@ const RUN_VALUES = 5;
 export interface BlockEntry {
   readonly meta: EntryMeta;
   readonly size: number;
-  readonly pieces: readonly BlockPiece[];
-  /** What the snapshot before had at this path. */
-  readonly known: CachedFile | undefined;
+  readonly pieces: readonly Pick<BlockPiece, 'offset' | 'length' | 'runs'>[];
+  /** Place of its block hashes in the run's spool. */
+  readonly hashes: { readonly at: number; readonly length: number };
+  /** Where the snapshot before had its bytes. */
+  readonly before: readonly Extent[];
 }
 
 export interface BlockRunParts {
@@ -55,15 +57,18 @@ export interface BlockRunParts {
 export class BlockRun implements BlockSink {
   readonly #parts: BlockRunParts;
   readonly #cache: BlockCacheReader | undefined;
-  readonly #known = new Map<string, CachedFile>();
+  /** By path, until the file comes. */
+  readonly #before = new Map<string, readonly Extent[]>();
   readonly #seed: Uint8Array;
   readonly #pipeline: Pipeline;
+  readonly #hashes: HashSpool;
   #facts = '';
 
   private constructor(parts: BlockRunParts, cache: BlockCacheReader | undefined) {
     this.#parts = parts;
     this.#cache = cache;
     this.#seed = cache === undefined ? randomBytes(8) : fromBase64(cache.head.seed);
+    this.#hashes = new HashSpool(parts.binding.directory);
     this.#pipeline = parts.openPipeline(this.#seed);
   }
 
@@ -94,7 +99,7 @@ export class BlockRun implements BlockSink {
 
   async known(path: string): Promise<KnownFile | undefined> {
     const file = await this.#cache?.file(path);
-    if (file !== undefined) this.#known.set(path, file);
+    if (file !== undefined) this.#before.set(path, file.extents);
     return file;
   }
 
@@ -103,9 +108,11 @@ export class BlockRun implements BlockSink {
   }
 
   file(meta: EntryMeta, size: number, pieces: readonly BlockPiece[]): void {
-    const known = this.#known.get(meta.path);
-    this.#known.delete(meta.path);
-    this.#parts.add({ meta, size, pieces, known });
+    const before = this.#before.get(meta.path) ?? [];
+    this.#before.delete(meta.path);
+    const hashes = this.#hashes.append(pieces.map((piece) => piece.hashes));
+    const kept = pieces.map(({ offset, length, runs }) => ({ offset, length, runs }));
+    this.#parts.add({ meta, size, pieces: kept, hashes, before });
   }
 
   remember(facts: string): void {
@@ -113,9 +120,13 @@ export class BlockRun implements BlockSink {
   }
 
   /** The extents of an entry, when all packs have their names. */
-  *extents(entry: BlockEntry): Iterable<Extent> {
+  extents(entry: BlockEntry): Iterable<Extent> {
+    return merged(this.#found(entry));
+  }
+
+  *#found(entry: BlockEntry): Iterable<Extent> {
     const pipeline = this.#pipeline;
-    const old = new ExtentCursor(entry.known?.extents ?? []);
+    const old = new ExtentCursor(entry.before);
     for (const piece of entry.pieces) {
       let at = piece.offset;
       const end = piece.offset + piece.length;
@@ -167,15 +178,19 @@ export class BlockRun implements BlockSink {
     const probe = `probes/${base32(randomBytes(10))}`;
     await store.put(probe, [Buffer.from(probe, 'utf8')], { signal });
     const writer = await BlockCacheWriter.create(binding);
+    const used = new Set<string>();
     for (const entry of entries) {
       const { path } = entry.meta;
       const extents = [...this.extents(entry)];
-      await writer.add({ path, size: entry.size, extents, hashes: joinHashes(entry.pieces) });
+      for (const { pack } of extents) if (pack !== null) used.add(pack);
+      await writer.add({ path, size: entry.size, extents, hashes: this.#hashes.read(entry.hashes) });
     }
-    const lists = [
+    // Lists of which nothing is left go, or a chain would carry every list that it ever had.
+    const all = [
       ...(published.ownList === undefined ? [] : [published.ownList]),
       ...(this.#cache?.head.lists ?? []),
     ];
+    const lists = all.filter(({ packs }) => packs.some(({ digest }) => used.has(digest)));
     const { snapshot, acknowledged } = published;
     const head: CacheHead = {
       snapshot,
@@ -190,12 +205,26 @@ export class BlockRun implements BlockSink {
   }
 
   async close(): Promise<void> {
+    this.#hashes.close();
     await this.#cache?.close();
   }
 }
 
-function joinHashes(pieces: readonly BlockPiece[]): Uint8Array {
-  return Buffer.concat(pieces.map((piece) => piece.hashes));
+/** Neighbours that go on in the same frame become one: stretches are cut elsewhere in each run. */
+function* merged(extents: Iterable<Extent>): Iterable<Extent> {
+  let last: Extent | undefined;
+  for (const extent of extents) {
+    const goesOn =
+      last?.pack === extent.pack &&
+      last.frame === extent.frame &&
+      (extent.pack === null || last.offset + last.length === extent.offset);
+    if (last !== undefined && goesOn) last = { ...last, length: last.length + extent.length };
+    else {
+      if (last !== undefined) yield last;
+      last = extent;
+    }
+  }
+  if (last !== undefined) yield last;
 }
 
 /** "Exists" means: the same store, not rolled back, and reuse was not withdrawn. */

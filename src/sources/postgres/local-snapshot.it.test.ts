@@ -172,7 +172,7 @@ describe('a local snapshot', () => {
       expect(sums!.u).toBe('0');
       await rescue.endRestored();
       await rm(join(rescue.root, `under-load-${round}`), { recursive: true });
-      if (round % 2 === 1) continue;
+      if (round < happenings.length - 1) continue;
       // With nobody writing, every row must be what it is on the source.
       const still = await take(rescue);
       const expected = await fingerprints(rescue.source.connection);
