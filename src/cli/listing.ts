@@ -1,7 +1,8 @@
 /** What `list` prints: for people and as JSON. */
+
+import { formatBytes } from '../core/figures.ts';
 import { formatInstant } from '../core/time.ts';
 import type { ListedSource, Listing } from '../operations/list.ts';
-import { formatBytes } from './figures.ts';
 import { snapshotJson } from './snapshot-json.ts';
 import { age, count, indented, moment, table } from './text.ts';
 

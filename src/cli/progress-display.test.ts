@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
+import { formatBytes, formatDuration } from '../core/figures.ts';
 import { Secrets } from '../core/redaction.ts';
-import { formatBytes, formatDuration } from './figures.ts';
 import { openProgressDisplay, type ProgressDisplayOptions } from './progress-display.ts';
 
 const escapes = /\u001b\[[0-9;?]*[A-Za-z]/g;

@@ -1,6 +1,7 @@
 /** One step as one line of a terminal. */
+
+import { formatAmount, formatBytes, formatDuration } from '../core/figures.ts';
 import type { ProgressEvent } from '../core/progress-events.ts';
-import { formatAmount, formatBytes, formatDuration } from './figures.ts';
 
 /** What a terminal line needs to know about a step. */
 export interface StepState {

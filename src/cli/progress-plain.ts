@@ -1,6 +1,7 @@
 /** Progress in a pipe or a log: a line when a step starts and ends, and every ten seconds between. */
+
+import { formatAmount, formatDuration } from '../core/figures.ts';
 import type { ProgressEvent } from '../core/progress-events.ts';
-import { formatAmount, formatDuration } from './figures.ts';
 import { visible } from './progress-line.ts';
 import type { ProgressRenderer, ProgressStream } from './progress-renderer.ts';
 

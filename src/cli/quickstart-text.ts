@@ -1,8 +1,8 @@
 /** What the quickstart says at its end: what happened as a time line, and what to do next. */
 import { delimiter } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { formatBytes, formatDuration } from '../core/figures.ts';
 import type { QuickstartResult } from '../operations/quickstart.ts';
-import { formatBytes, formatDuration } from './figures.ts';
 import { indented, table } from './text.ts';
 
 export function quickstartText(result: QuickstartResult): string {

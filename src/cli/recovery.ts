@@ -1,7 +1,8 @@
 /** What `restore` prints: the plan before anything happens, and what came of it. */
+
+import { formatBytes } from '../core/figures.ts';
 import { formatInstant } from '../core/time.ts';
 import type { PreparedRestore, Replaced, Restored } from '../operations/restore.ts';
-import { formatBytes } from './figures.ts';
 import { snapshotJson } from './snapshot-json.ts';
 import { count, iso, table } from './text.ts';
 

@@ -1,5 +1,5 @@
-/** Texts for people: tables, ages, moments. Sizes and durations are in `figures.ts`. */
-import { formatDuration } from './figures.ts';
+/** Texts for people: tables, ages, moments. Sizes and durations are in `core/figures.ts`. */
+import { formatDuration } from '../core/figures.ts';
 
 /** Rows as columns, two spaces apart; columns named in `right` are right-aligned. Lines do not end in spaces. */
 export function table(rows: readonly (readonly string[])[], right: readonly number[] = []): string {

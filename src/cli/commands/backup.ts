@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
+import { formatBytes, formatDuration } from '../../core/figures.ts';
 import type { BackupResult } from '../../operations/backup.ts';
-import { formatBytes, formatDuration } from '../figures.ts';
 import { runCommand } from '../run.ts';
 import { snapshotJson } from '../snapshot-json.ts';
 import { count, examples } from '../text.ts';

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { formatBytes } from '../figures.ts';
+import { formatBytes } from '../../core/figures.ts';
 import { runCommand } from '../run.ts';
 import { count, examples } from '../text.ts';
 

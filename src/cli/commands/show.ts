@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
+import { formatBytes } from '../../core/figures.ts';
 import type { ShownSnapshot } from '../../operations/show.ts';
-import { formatBytes } from '../figures.ts';
 import { runCommand } from '../run.ts';
 import { snapshotJson } from '../snapshot-json.ts';
 import { examples, iso, table } from '../text.ts';

@@ -1,6 +1,6 @@
 import { type Command, Option } from 'commander';
+import { formatBytes, formatDuration } from '../../core/figures.ts';
 import type { VerifyDepth, VerifyReport } from '../../operations/verify.ts';
-import { formatBytes, formatDuration } from '../figures.ts';
 import { runCommand } from '../run.ts';
 import { count, examples } from '../text.ts';
 
