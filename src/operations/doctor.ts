@@ -73,6 +73,7 @@ async function examineRepository(
       level: 'ok',
       message: `Repository ${repository.id}, roster ${number}, ${writers.length} enrolled ${writers.length === 1 ? 'host' : 'hosts'}.`,
     });
+    findings.push(...(await examineRights(workspace, repository, context)));
     findings.push(...(await examineKey(workspace, repository, context)));
     return { findings, repository };
   } catch (error) {
@@ -83,6 +84,30 @@ async function examineRepository(
       findings.push(findingOf(unreadable));
     }
     return { findings, repository: null };
+  }
+}
+
+/** That it was read says nothing of writing, and a backup by another user leaves folders that this one may not write. */
+async function examineRights(
+  workspace: Workspace,
+  repository: Repository,
+  context: RunContext,
+): Promise<Finding[]> {
+  const name = 'repository.writable';
+  try {
+    const risks = await repository.checkWritable(context.signal);
+    const message = `The repository's store ${repository.address} can be written.`;
+    return [
+      { name, level: 'ok', message },
+      ...risks.map((risk) => ({ name: 'repository.rights', level: 'warning' as const, ...risk })),
+    ];
+  } catch (error) {
+    const { message, remedy } = findingOf(error);
+    // A host that only restores may well hold a store that it cannot write.
+    const writes = Object.keys(workspace.configuration.sources).length > 0;
+    return [
+      { name, level: writes ? 'problem' : 'note', message, ...(remedy === undefined ? {} : { remedy }) },
+    ];
   }
 }
 

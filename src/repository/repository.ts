@@ -5,7 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import type { RunContext } from '../core/context.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
-import type { ObjectStore } from '../storage/store.ts';
+import type { ObjectStore, StoreRisk } from '../storage/store.ts';
 import { type Catalog, type Problem, readLogParts, readSnapshots } from './catalog.ts';
 import { base32, base64, SOURCE_NAME } from './codec.ts';
 import type {
@@ -166,6 +166,11 @@ export class Repository {
 
   get address(): string {
     return this.#store.address;
+  }
+
+  /** Rejects as a backup would where it cannot be written; resolves with what is risky about who else may read it. */
+  async checkWritable(signal: AbortSignal): Promise<readonly StoreRisk[]> {
+    return await this.#store.checkWritable({ signal });
   }
 
   get #catalog(): Catalog {

@@ -45,3 +45,18 @@ it('lets every other error through unchanged', () => {
   for (const error of [own, aborted, node, 'text', undefined])
     expect(localError(error, 'x', '/')).toBe(error);
 });
+
+it('says first who may not write where, and only then at which object that showed', () => {
+  const error = localError(
+    Object.assign(system('EACCES'), { path: '/backup/roster/3' }),
+    'write roster/3',
+    '/backup',
+  );
+  const { message, next } = error as HoldfastError;
+  expect(message).toMatch(/^The user \S+ may not write in the repository's folder \/backup \(/);
+  expect(message.indexOf('/backup/roster/3')).toBeGreaterThan(0);
+  expect(next).toContain('chown -R');
+  expect(localError(system('EACCES'), 'read keys/x', '/backup')).toMatchObject({
+    message: expect.stringMatching(/^The user \S+ may not read/),
+  });
+});

@@ -1,5 +1,5 @@
 /** What the file system's errors mean to a person whose repository is a folder. */
-import { constants } from 'node:os';
+import { constants, userInfo } from 'node:os';
 import { type ErrorCode, HoldfastError, systemErrorCode } from '../core/errors.ts';
 
 interface Meaning {
@@ -13,12 +13,6 @@ const full: Meaning = {
   why: 'no space is left',
   next: (root) =>
     `See \`df -h ${root}\` and \`df -i ${root}\`, free space there, then run the command again.`,
-};
-const denied: Meaning = {
-  code: 'storage.denied',
-  why: 'this user has not the right',
-  next: (root) =>
-    `See \`ls -ld ${root}\` and \`lsattr -d ${root}\`, and run as the user that owns the repository or give this one the right.`,
 };
 const gone: Meaning = {
   code: 'storage.unreachable',
@@ -36,8 +30,6 @@ const meanings: Readonly<Record<string, Meaning>> = {
   ENOSPC: full,
   EDQUOT: { ...full, why: 'the disk quota is used up' },
   EFBIG: { ...full, why: 'a limit on the size of files is reached (`ulimit -f`)' },
-  EACCES: denied,
-  EPERM: denied,
   EROFS: { code: 'storage.read-only', why: 'its file system is read-only' },
   EIO: { code: 'storage.failed', why: 'the disk reported an error' },
   EMFILE: {
@@ -71,6 +63,7 @@ function systemName(error: unknown): string | undefined {
 export function localError(error: unknown, doing: string, root: string): unknown {
   const system = systemName(error);
   if (system === undefined) return error;
+  if (system === 'EACCES' || system === 'EPERM') return deniedError(error, doing, root, system);
   const meaning = meanings[system] ?? { code: 'storage.failed' as const, why: 'the system refused' };
   return new HoldfastError(
     meaning.code,
@@ -81,4 +74,34 @@ export function localError(error: unknown, doing: string, root: string): unknown
       ...(meaning.next === undefined ? {} : { next: meaning.next(root) }),
     },
   );
+}
+
+/** Names the user and the folder first: which object it happened to be is of no help in mending it. */
+function deniedError(error: unknown, doing: string, root: string, system: string): HoldfastError {
+  const path = pathOf(error) ?? root;
+  const user = userName();
+  const verb = /^(read|look|list|open)/.test(doing) ? 'read' : 'write';
+  return new HoldfastError(
+    'storage.denied',
+    `The user ${user} may not ${verb} in the repository's folder ${root} (${system} at ${path}, trying to ${doing}).`,
+    {
+      cause: error,
+      details: { root, system, path, user },
+      next: `Run as the user that owns it (see \`ls -ld '${root}'\`), or as root give it to this one: chown -R ${user} '${root}' && chmod -R u+rwX '${root}'${system === 'EPERM' ? `. Where the rights are there already, see \`lsattr -d '${root}'\`` : ''}`,
+    },
+  );
+}
+
+function pathOf(error: unknown): string | undefined {
+  if (typeof error !== 'object' || error === null || !('path' in error)) return undefined;
+  return typeof error.path === 'string' ? error.path : undefined;
+}
+
+/** By number where the system has no name for it, as in many containers. */
+function userName(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    return String(process.getuid?.() ?? 'of this process');
+  }
 }

@@ -221,3 +221,21 @@ describe('addresses', () => {
     expect((error as { next: string }).next).toContain('file:///');
   });
 });
+
+describe('rights', () => {
+  it('that let others in are told of, with what closes them', async () => {
+    await chmod(base, 0o755);
+    const store = await LocalStore.open(base);
+    await store.put('keys/x', bytes);
+    const [risk, ...more] = await store.checkWritable();
+    expect(more).toEqual([]);
+    expect(risk?.message).toContain(`${base} has the mode 0755`);
+    expect(risk?.remedy).toContain(`chmod -R o-rwx '${base}'`);
+    await chmod(join(base, 'keys/x'), 0o644);
+    expect((await store.checkWritable())[0]?.message).toContain('and 1 more');
+    // Behind a closed folder nobody reaches it.
+    await chmod(base, 0o750);
+    expect(await store.checkWritable()).toEqual([]);
+    expect(await readdir(join(base, 'tmp'))).toEqual([]);
+  });
+});

@@ -18,6 +18,7 @@ import { WorkingArea, type Written } from './local-area.ts';
 import { localError } from './local-errors.ts';
 import { fsyncDirectory, holds, readRange } from './local-file.ts';
 import { walkLocal } from './local-list.ts';
+import { examineRights } from './local-rights.ts';
 import { checkObjectName, reservedArea } from './name.ts';
 import { resolveRange } from './range.ts';
 import type {
@@ -27,6 +28,7 @@ import type {
   PutOptions,
   PutResult,
   StoreCapabilities,
+  StoreRisk,
 } from './store.ts';
 
 const folderMode = 0o750;
@@ -178,6 +180,17 @@ export class LocalStore implements ObjectStore {
       } catch (error) {
         await this.#missing(error);
       }
+    });
+  }
+
+  checkWritable(options: { readonly signal?: AbortSignal } = {}): Promise<readonly StoreRisk[]> {
+    return this.#mapped('write a trial file', async () => {
+      const { signal } = options;
+      signal?.throwIfAborted();
+      await this.#durableFolder(reservedArea);
+      const { path } = await this.#area.write([Buffer.from('trial')], signal);
+      await this.#area.discard(path);
+      return await examineRights(this.#root, signal);
     });
   }
 

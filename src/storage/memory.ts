@@ -11,11 +11,12 @@ import type {
   PutOptions,
   PutResult,
   StoreCapabilities,
+  StoreRisk,
 } from './store.ts';
 
 /** One call that a fault plan may spoil. */
 export interface MemoryCall {
-  readonly operation: 'put' | 'get' | 'head' | 'list' | 'delete';
+  readonly operation: 'put' | 'get' | 'head' | 'list' | 'delete' | 'check';
   /** The object, or the prefix of a list. */
   readonly name: string;
   /** Counts the calls of this handle from 0. */
@@ -136,6 +137,10 @@ export class MemoryStore implements ObjectStore {
     return this.#call('delete', name, options.signal, () => {
       this.#objects.delete(name);
     });
+  }
+
+  async checkWritable(options: { readonly signal?: AbortSignal } = {}): Promise<readonly StoreRisk[]> {
+    return this.#call('check', '', options.signal, () => []);
   }
 
   /** Waits also for what happens late. */

@@ -11,9 +11,10 @@ import type {
   PutOptions,
   PutResult,
   StoreCapabilities,
+  StoreRisk,
 } from './store.ts';
 
-export type StoreOperation = 'put' | 'get' | 'head' | 'list' | 'delete';
+export type StoreOperation = 'put' | 'get' | 'head' | 'list' | 'delete' | 'check';
 
 /** What a call waits for that failed and will be tried again. */
 export interface WaitInfo {
@@ -142,6 +143,15 @@ class ResilientStore implements ObjectStore {
       name,
       signal: options.signal,
       work: (signal) => this.#store.delete(name, { signal }),
+    });
+  }
+
+  checkWritable(options: { readonly signal?: AbortSignal } = {}): Promise<readonly StoreRisk[]> {
+    return this.#call({
+      operation: 'check',
+      name: 'that it can be written',
+      signal: options.signal,
+      work: (signal) => this.#store.checkWritable({ signal }),
     });
   }
 

@@ -357,6 +357,16 @@ function describeRest(handles: Handles): void {
     expect([...sizes]).toEqual([16 << 20]);
   });
 
+  it('tries whether it can be written without storing anything', async () => {
+    const [store] = handles();
+    expect(await store.checkWritable()).toEqual([]);
+    await store.put('a', text('a'));
+    expect(await store.checkWritable()).toEqual([]);
+    expect(await names(store.list(''))).toEqual(['a']);
+    const reason = new Error('told to stop');
+    await expect(store.checkWritable({ signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
+  });
+
   it('closes more than once', async () => {
     const [store] = handles();
     await store.close();

@@ -61,6 +61,13 @@ export interface GetOptions {
   readonly signal?: AbortSignal;
 }
 
+/** Something about a store that a person should mend although everything works: a finding of `doctor`. */
+export interface StoreRisk {
+  readonly message: string;
+  /** The command that mends it. */
+  readonly remedy: string;
+}
+
 export interface ObjectStore {
   /** The address as a person would type it, without secrets. */
   readonly address: string;
@@ -94,6 +101,13 @@ export interface ObjectStore {
 
   /** Deletes the object; succeeds when it is gone already. Durable when it resolves. */
   delete(name: string, options?: { readonly signal?: AbortSignal }): Promise<void>;
+
+  /**
+   * Finds out whether puts can succeed, without storing an object: rejects as a put would where this user or these
+   * credentials may not write, or the store is full or read-only. Resolves with what is risky about who else may
+   * read or write there; usually nothing.
+   */
+  checkWritable(options?: { readonly signal?: AbortSignal }): Promise<readonly StoreRisk[]>;
 
   /** Ends connections. Idempotent. */
   close(): Promise<void>;
