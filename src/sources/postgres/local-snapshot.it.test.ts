@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { chmod, chown, mkdir, readFile, rm } from 'node:fs/promises';
+import { chmod, chown, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { OpenedSnapshot, SnapshotStats } from '../../repository/contract.ts';
@@ -141,6 +141,48 @@ describe('a local snapshot', () => {
     for (const [path, digest] of full) {
       if (!perBackup.test(path)) expect(incremental.get(path), path).toBe(digest);
     }
+  }, 120_000);
+
+  it('holds what BASE_BACKUP sends, and nothing that must not come back', async () => {
+    const database = await one<string>(
+      rescue.source.connection,
+      "SELECT oid::text FROM pg_database WHERE datname = 'postgres'",
+    );
+    const planted = {
+      out: [
+        ...[`base/${database}/t3_99999`, `base/${database}/t3_99999_fsm`, 'base/pgsql_tmp/pgsql_tmp1.0'],
+        ...['global/pg_internal.init.7', 'standby.signal', 'backup_label.old', 'current_logfiles'],
+        ...['postgresql.auto.conf.tmp', 'pg_stat_tmp/left', 'pg_replslot/left', 'pg_subtrans/0000'],
+        ...['backup_manifest', 'tablespace_map.old', 'recovery.done'],
+      ],
+      in: ['pg_stat/notes.txt', 'base-notes', 'base.txt', 'pg_stat/kept', 'größe'],
+    };
+    for (const path of [...planted.out, ...planted.in]) {
+      await mkdir(join(rescue.source.dataDir, path, '..'), { recursive: true });
+      await writeFile(join(rescue.source.dataDir, path), `planted ${path}`, { mode: 0o644 });
+    }
+    await symlink('/etc', join(rescue.source.dataDir, 'elsewhere'));
+    await symlink('base.txt', join(rescue.source.dataDir, 'linked.txt'));
+    const local = await take(rescue);
+    const remote = await take(rescue, { settings: { snapshot: 'remote' } });
+    const [ours, theirs] = [
+      await contents(rescue, 'local', local.snapshot),
+      await contents(rescue, 'remote', remote.snapshot),
+    ];
+    for (const path of planted.out) expect(ours.has(path), path).toBe(false);
+    for (const path of planted.in) expect(ours.has(path), path).toBe(true);
+    // Links outside of tablespaces: BASE_BACKUP leaves them all out.
+    expect(local.warnings.join()).toMatch(/elsewhere is not in the snapshot: it is a link to \/etc/);
+    expect(ours.get('linked.txt')).toBe(ours.get('base.txt'));
+    ours.delete('linked.txt');
+    // Sent by the server, but of no use in any other place.
+    theirs.delete('current_logfiles');
+    const names = (found: Map<string, string>) =>
+      [...found.keys()].filter((path) => !/^pg_wal\/|^tablespace_map$/.test(path)).sort();
+    expect(names(ours)).toEqual(names(theirs));
+    for (const [path, digest] of theirs) if (!perBackup.test(path)) expect(ours.get(path), path).toBe(digest);
+    for (const path of [...planted.out, ...planted.in, 'elsewhere', 'linked.txt'])
+      await rm(join(rescue.source.dataDir, path), { recursive: true, force: true });
   }, 120_000);
 
   it('comes back in a chain of incrementals under load, with everything that happens to files', async () => {
