@@ -1,5 +1,6 @@
 /** Runs the log of one source into the repository until it is told to end. */
 import type { RunContext } from '../core/context.ts';
+import { formatBytes, formatDuration } from '../core/figures.ts';
 import type { CaptureStatus } from '../sources/source.ts';
 import { writerOf } from './backup.ts';
 import type { Workspace } from './workspace.ts';
@@ -66,6 +67,19 @@ export async function capture(
   }
 }
 
+/** One line for people. */
+export function describeCapture(status: CaptureStatus): string {
+  const durable = status.durable === null ? 'nothing durable yet' : `durable to ${status.durable}`;
+  return `${status.state.replaceAll('-', ' ')}: ${durable}${behind(status)}`;
+}
+
+function behind({ state, backlogBytes, lagMs }: CaptureStatus): string {
+  if (backlogBytes === 0) return '';
+  const bytes = `${formatBytes(backlogBytes)} behind`;
+  if (lagMs !== null) return `, ${bytes} (${formatDuration(lagMs)})`;
+  return state === 'streaming' ? `, catching up: ${bytes}` : `, ${bytes}`;
+}
+
 /** A line when the state changes, and one a minute while it runs. */
 class CaptureReport {
   readonly #write: (text: string) => void;
@@ -80,9 +94,6 @@ class CaptureReport {
     if (status.state === this.#state && now - this.#writtenAt < 60_000) return;
     this.#state = status.state;
     this.#writtenAt = now;
-    const durable = status.durable === null ? 'nothing durable yet' : `durable to ${status.durable}`;
-    const behind =
-      status.backlogBytes === 0 ? '' : `, ${status.backlogBytes} bytes behind (${status.lagMs} ms)`;
-    this.#write(`${status.state.replaceAll('-', ' ')}: ${durable}${behind}`);
+    this.#write(describeCapture(status));
   }
 }

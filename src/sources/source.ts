@@ -38,8 +38,11 @@ export interface CaptureStatus {
   readonly written: string | null;
   /** Bytes of log between the two. */
   readonly backlogBytes: number;
-  /** Age of the oldest byte received but not durable yet, ms (0 when none). */
-  readonly lagMs: number;
+  /**
+   * Age of the oldest byte that is not durable yet, ms (0 when none). Null where nobody knows: not connected, or
+   * catching up, when the source is ahead of what was received.
+   */
+  readonly lagMs: number | null;
   readonly parts: number;
   readonly bytes: number;
 }
@@ -217,6 +220,8 @@ export interface SourceKind<Settings = unknown> {
     programs: readonly string[],
     signal: AbortSignal,
   ): Promise<readonly string[]>;
+  /** Refuses a target that `restore` would refuse: not empty, too small, … Changes nothing. Throws `recovery.target-*`. */
+  checkTarget(request: Omit<RestoreRequest, 'stop'>): Promise<void>;
   /** Restoring needs no connection to the source, which may be gone. */
   restore(request: RestoreRequest): Promise<Restored>;
 }

@@ -20,6 +20,8 @@ const reportEveryMs = 10_000;
 const answerEveryMs = 500;
 /** A server that stops waits for our acknowledgement: after so long without progress see whether it does. */
 const stalledMs = 2_000;
+/** Of one message of the server (MAX_SEND_SIZE of its walsender.c): so much ahead is only on its way. */
+const messageBytes = 128n * 1024n;
 /** Beside one part being stored and one being filled: what a carried-over record takes. */
 const spareBytes = 4 * 1024 * 1024;
 
@@ -38,6 +40,8 @@ export interface ReceiverOptions {
   readonly signal: AbortSignal;
   /** Ends puts too. */
   readonly storeSignal: AbortSignal;
+  /** The server has accepted the stream. */
+  readonly onStreaming: () => void;
   readonly onChange: () => void;
   readonly onCommits: () => void;
   /** True when the server is shutting down. */
@@ -91,8 +95,10 @@ export class LogReceiver {
     return this.#written;
   }
 
-  /** Age of the oldest byte that is not durable, ms. */
-  get lagMs(): number {
+  /** Age of the oldest byte that is not durable, ms; null while the server is ahead of what was received. */
+  get lagMs(): number | null {
+    const received = this.#parts?.position ?? this.#options.plan.start;
+    if (this.#written - received > messageBytes) return null;
     const oldest = this.#storing?.receivedAt ?? this.#queue[0]?.receivedAt ?? this.#parts?.receivedAt;
     return oldest === undefined ? 0 : Math.max(0, this.#options.clock.monotonic() - oldest);
   }
@@ -111,6 +117,7 @@ export class LogReceiver {
     this.#stream = connection.startReplication(
       { slot, timeline: plan.timeline, start: this.#check?.streamFrom ?? plan.start },
       {
+        onStart: () => this.#options.onStreaming(),
         onWal: (_start, walEnd, _sentAt, data) => this.#receive(walEnd, data),
         onKeepalive: (walEnd, _sentAt, replyRequested) => this.#keepalive(walEnd, replyRequested),
       },

@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { systemClock } from '../../core/clock.ts';
 import { openSource } from '../open.ts';
 import type { CaptureStatus } from '../source.ts';
 import { type KeptPart, MemoryLog, testContext } from './memory-repository.test-helper.ts';
@@ -31,9 +32,9 @@ interface Running {
   stop(): Promise<string | null>;
 }
 
-function capture(log: MemoryLog, settings: object = {}, once = false): Running {
+function capture(log: MemoryLog, settings: object = {}, once = false, more: object = {}): Running {
   const abort = new AbortController();
-  const context = testContext(abort.signal);
+  const context = { ...testContext(abort.signal), ...more };
   const statuses: CaptureStatus[] = [];
   const source = openSource('ledger', 'postgres', {
     url: cluster.url,
@@ -112,7 +113,7 @@ describe('capture', () => {
     );
     expect(parseLsn(slot)).toBe(running.durable());
     expect(running.statuses.at(-1)).toMatchObject({ state: 'stopped', parts: parts.length });
-    expect(Math.max(...running.statuses.map(({ lagMs }) => lagMs))).toBeLessThan(1_000);
+    expect(Math.max(...running.statuses.map(({ lagMs }) => lagMs ?? 0))).toBeLessThan(1_000);
   }, 60_000);
 
   it('goes on where it stopped, also after a crash of the server, without a gap', async () => {
@@ -301,6 +302,36 @@ describe('capture', () => {
     expect(new Set(log.parts.map((part) => part.stream)).size).toBe(1);
     compareWithServer(log.parts);
     expect(log.parts.at(-1)!.commits.length).toBeGreaterThanOrEqual(1);
+  }, 60_000);
+
+  it('knows no lag in time while the server is ahead of what it received', async () => {
+    const first = capture(new MemoryLog(), {}, true);
+    await first.done;
+    await cluster.sql(`select pg_logical_emit_message(true, 'x', repeat('y', 30000000))`);
+    const log = new MemoryLog(first.log);
+    log.beforeAppend = () => new Promise((resolve) => setTimeout(resolve, 300));
+    const running = capture(log, { partSize: 1 });
+    await caughtUp(running);
+    const far = running.statuses.filter(({ backlogBytes }) => backlogBytes > 15_000_000);
+    expect(far.length).toBeGreaterThan(0);
+    expect(new Set(far.map(({ lagMs }) => lagMs))).toEqual(new Set([null]));
+    await expect.poll(() => running.statuses.at(-1)?.lagMs, { timeout: 5_000 }).toBe(0);
+    await running.stop();
+  }, 60_000);
+
+  it('never says that it streams while another capture has the slot, says why every minute, and gives up', async () => {
+    const first = capture(new MemoryLog());
+    await caughtUp(first);
+    // Minutes pass as seconds.
+    const clock = { ...systemClock, monotonic: () => systemClock.monotonic() * 20 };
+    const second = capture(new MemoryLog(), {}, false, { clock });
+    await expect(second.done).rejects.toMatchObject({ code: 'postgres.slot-in-use' });
+    expect(new Set(second.statuses.map(({ state }) => state))).toEqual(new Set(['connecting', 'stopped']));
+    const warned = second.lines.filter(({ level }) => level === 'warn');
+    expect(warned).toHaveLength(2);
+    for (const { message } of warned) expect(message).toContain('holdfast_ledger');
+    expect(first.statuses.at(-1)?.state).toBe('streaming');
+    await first.stop();
   }, 60_000);
 
   it('beats when nothing is committed', async () => {

@@ -47,6 +47,8 @@ const longestPauseMs = 10_000;
 const statusEveryMs = 1_000;
 /** wal_sender_timeout is 60 s by default. */
 const slotBusyMs = 90_000;
+/** A trouble that lasts is told again so often. */
+const complainEveryMs = 60_000;
 
 /** See `Source.stream`. */
 export async function captureLog(source: CaptureSource, request: StreamRequest): Promise<string | null> {
@@ -73,6 +75,7 @@ class LogCapture {
   #busySince: number | undefined;
   /** Code of the last failure, until streaming works again. */
   #trouble: string | undefined;
+  #complainedAt = Number.NEGATIVE_INFINITY;
   #until: bigint | undefined;
   #totals = { parts: 0, bytes: 0 };
   #written = 0n;
@@ -130,7 +133,6 @@ class LogCapture {
       this.#connected = true;
       const receiver = this.#receive(replication, plan);
       this.#receiver = receiver;
-      this.#setState('streaming');
       return this.#after(await receiver.run(), plan, receiver);
     } catch (error) {
       if (isHoldfastError(error, 'postgres.wal-removed') && !this.#gap) {
@@ -179,6 +181,7 @@ class LogCapture {
       log,
       signal,
       storeSignal: signal,
+      onStreaming: () => this.#setState('streaming'),
       onChange: () => this.#changed(),
       onCommits: () => this.#heartbeat?.committed(),
       isServerStopping: () => this.#isServerStopping(),
@@ -231,10 +234,13 @@ class LogCapture {
     }
   }
 
-  /** Once for each kind of trouble: an outage of a night must not fill the log. */
+  /** Once a minute for each kind of trouble: an outage of a night must not fill the log. */
   #complain(error: unknown): void {
     const [code, message] = isHoldfastError(error) ? [error.code, error.message] : ['', String(error)];
-    const level = code === this.#trouble ? 'debug' : 'warn';
+    const now = this.#request.clock.monotonic();
+    const known = code === this.#trouble && now - this.#complainedAt < complainEveryMs;
+    const level = known ? 'debug' : 'warn';
+    if (!known) this.#complainedAt = now;
     this.#trouble = code;
     this.#request.log.log(
       level,
@@ -282,12 +288,13 @@ class LogCapture {
     const head = writer.head === undefined ? undefined : lsnOf(writer.head.to);
     const written = receiver?.written ?? this.#written;
     const stored = receiver?.stored ?? { parts: 0, bytes: 0 };
+    const lag = receiver === undefined ? null : receiver.lagMs;
     onStatus({
       state: this.#state,
       durable: head === undefined ? null : formatLsn(head),
       written: written === 0n ? null : formatLsn(written),
       backlogBytes: head === undefined || written < head ? 0 : Number(written - head),
-      lagMs: Math.round(receiver?.lagMs ?? 0),
+      lagMs: lag === null ? null : Math.round(lag),
       parts: this.#totals.parts + stored.parts,
       bytes: this.#totals.bytes + stored.bytes,
     });

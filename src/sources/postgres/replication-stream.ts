@@ -14,6 +14,8 @@ export interface ReplicationOptions {
 
 /** Called strictly one after the other; a returned promise stops reading from the server until it resolves. */
 export interface ReplicationHandlers {
+  /** The server has accepted the stream: the slot is ours. Before anything else. */
+  onStart?(): void;
   /**
    * WAL bytes from position `start`, contiguous with the call before. `data` is valid only until the call
    * returns or its promise resolves. One message of the server may come in several calls.
@@ -148,6 +150,7 @@ export class PhysicalStream implements Exchange, ReplicationStream {
     switch (type) {
       case serverMessage.copyBoth:
         this.#copying = true;
+        this.#handlers.onStart?.();
         if (this.#stopping !== undefined) this.#sayDone();
         return;
       case serverMessage.copyDone:
