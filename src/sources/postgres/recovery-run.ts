@@ -169,11 +169,15 @@ class ReplayWatch {
   #done = 0n;
   #lastSign = performance.now();
   #reading = false;
+  /** Rejects with the first thing that went wrong with looking: without it the spool is neither filled nor emptied. */
+  readonly #blind = Promise.withResolvers<never>();
 
   constructor(options: RecoveryRunOptions, step: Step) {
     this.#options = options;
     this.#step = step;
     this.#window = Math.max(behind + 3, Math.min(64, Math.floor(windowBytes / options.meta.walSegmentSize)));
+    // Nobody may be waiting yet, or any more.
+    this.#blind.promise.catch(() => undefined);
     this.#timer = setInterval(() => void this.#look(), 100);
   }
 
@@ -190,8 +194,12 @@ class ReplayWatch {
     this.#published.push(name);
   }
 
-  /** Rejects when nothing has moved for too long. */
-  async stalled(signal: AbortSignal): Promise<never> {
+  /** Rejects when nothing has moved for too long, or at once when the spool cannot be looked after. */
+  stalled(signal: AbortSignal): Promise<never> {
+    return Promise.race([this.#blind.promise, this.#unmoved(signal)]);
+  }
+
+  async #unmoved(signal: AbortSignal): Promise<never> {
     for (;;) {
       await new Promise((resolve) => setTimeout(resolve, 1000).unref());
       signal.throwIfAborted();
@@ -212,6 +220,9 @@ class ReplayWatch {
     this.#reading = true;
     try {
       await this.#read();
+    } catch (error) {
+      this.end();
+      this.#blind.reject(spoolError(error, this.#options.walFolder));
     } finally {
       this.#reading = false;
     }
@@ -242,6 +253,15 @@ class ReplayWatch {
     await writeFile(`${path}.gone`, '');
     await rm(path, { force: true });
   }
+}
+
+function spoolError(error: unknown, folder: string): unknown {
+  const code = systemErrorCode(error);
+  if (code === undefined) return error;
+  const said = `The log that is being replayed could not be managed in ${folder} (${code}); the restored server was stopped.`;
+  return new HoldfastError(code === 'ENOSPC' ? 'system.disk-full' : 'system.file-failed', said, {
+    cause: error,
+  });
 }
 
 /** Segments that are kept behind the one being replayed: PostgreSQL reads the last ones again at the end. */

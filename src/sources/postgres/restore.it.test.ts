@@ -230,6 +230,7 @@ describe.skipIf(!there)('a restore of PostgreSQL', () => {
 
   it('stops the server and says why when its log cannot be looked after', async () => {
     const to = join(rescue.root, 'blind');
+    let blinded = false;
     const blinding: RepositoryReader = {
       ...bound(rescue.reader),
       openPart: async (header, signal) => {
@@ -239,9 +240,10 @@ describe.skipIf(!there)('a restore of PostgreSQL', () => {
           () => true,
           () => false,
         );
-        if (spooling) {
+        if (spooling && !blinded) {
+          blinded = true;
           await rm(join(spool, 'wanted'), { force: true });
-          await mkdir(join(spool, 'wanted'), { recursive: true });
+          await mkdir(join(spool, 'wanted'));
         }
         return rescue.reader.openPart(header, signal);
       },
