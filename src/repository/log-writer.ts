@@ -22,8 +22,8 @@ import {
   type SectionInput,
 } from './log-part.ts';
 import type { LoadedRoster } from './roster.ts';
-import type { SigningKey } from './signing.ts';
 import { newRunId } from './run-id.ts';
+import type { SigningKey } from './signing.ts';
 import { workerUrl } from './worker-url.ts';
 
 /** Below this a part is encoded on the spot: handing it to the worker costs more. */
