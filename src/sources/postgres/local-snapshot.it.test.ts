@@ -231,3 +231,24 @@ describe('a local snapshot', () => {
     }
   }, 240_000);
 });
+
+describe.each([13, 14, 16, 17, 18] as const)('PostgreSQL %i', (major) => {
+  it('is read locally, whole and then what changed, and restored', async () => {
+    const other = await Rescue.begin({ major });
+    try {
+      await ask(
+        other.source.connection,
+        'CREATE TABLE t AS SELECT i, md5(i::text) AS m FROM generate_series(1, 20000) i',
+      );
+      const first = await take(other);
+      await ask(other.source.connection, 'UPDATE t SET m = m WHERE i = 77');
+      const second = await take(other);
+      expect([...first.warnings, ...second.warnings]).toEqual([]);
+      expect(second.stats.storedBytes).toBeLessThan(first.stats.storedBytes);
+      const address = await restored(other, 'restored', second.snapshot);
+      expect(await one(address, fingerprint('t'))).toBe(await one(other.source.connection, fingerprint('t')));
+    } finally {
+      await other.end();
+    }
+  }, 120_000);
+});
