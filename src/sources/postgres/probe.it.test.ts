@@ -74,6 +74,35 @@ describe('doctor, on a PostgreSQL server', () => {
     }
   });
 
+  it.each([
+    ['FIRST 1 (standby1, "holdfast")', 'remote_apply', 'warning', true],
+    ['ANY 1 (holdfast, standby1)', 'on', 'warning', false],
+    ['FIRST 1 (holdfast2, standby1)', 'remote_apply', 'ok', false],
+  ])(
+    'tells of synchronous_standby_names %s with synchronous_commit %s',
+    async (names, commit, level, applied) => {
+      const finding = async () => of(await probe(), 'postgres.synchronous-standbys');
+      try {
+        // Before the server reads the names: from then on this test's own commits would wait for ever.
+        await cluster.sql(`alter role postgres set synchronous_commit = ${commit}`);
+        await cluster.sql(`alter system set synchronous_standby_names = '${names}'`);
+        await cluster.sql('select pg_reload_conf()');
+        await expect.poll(async () => (await finding())?.message).toContain(names);
+        const found = await finding();
+        expect(found?.level).toBe(level);
+        expect(found?.message.includes('remote_apply')).toBe(applied);
+        expect(found?.message.includes('commits wait until the repository has them')).toBe(
+          level === 'warning',
+        );
+        expect(found?.remedy === undefined).toBe(level === 'ok');
+      } finally {
+        await cluster.sql('alter system reset synchronous_standby_names');
+        await cluster.sql('select pg_reload_conf()');
+        await cluster.sql('alter role postgres reset synchronous_commit');
+      }
+    },
+  );
+
   it('names the grant for a role that may not replicate or see settings', async () => {
     await cluster.sql('create role plain login');
     const report = await probe(

@@ -1,7 +1,7 @@
 /** Every way to log in to a real server, and every way to be refused. */
 import { execFile } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, chown, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import net from 'node:net';
 import { join } from 'node:path';
 import tls from 'node:tls';
@@ -68,10 +68,10 @@ describe.skipIf(!there)('logging in', () => {
   });
 
   /** Logs in, asks who it is and how it is connected, and leaves. */
-  async function login(keywords: Record<string, unknown>, options: ConnectOptions = {}) {
+  async function login(keywords: Record<string, unknown>, options: ConnectOptions = {}, more = {}) {
     const settings = parseConnection(
       { host: '127.0.0.1', port: server.port, dbname: 'postgres', ...keywords },
-      bare,
+      { ...bare, ...more },
     );
     const connection = await PostgresConnection.connect(settings, options);
     try {
@@ -184,6 +184,25 @@ describe.skipIf(!there)('logging in', () => {
     const error = await refusal(login({ user: 'tlsonly', passfile }));
     expect(error.code).toBe('postgres.authentication-failed');
     expect(error.message).toContain(`chmod 600 ${passfile}`);
+  });
+
+  it('finds ~/.pgpass by itself, takes its first line that fits, and PGPASSFILE before it', async () => {
+    const home = join(folder, 'home');
+    await mkdir(home);
+    const lines = [
+      '# for the tests',
+      `elsewhere:*:*:tlsonly:wrong`,
+      `127.0.0.1:*:other:tlsonly:wrong`,
+      `127.0.0.1:${server.port}:postgres:tlsonly:secret`,
+      '*:*:*:*:wrong',
+    ];
+    await writeFile(join(home, '.pgpass'), `${lines.join('\n')}\n`, { mode: 0o600 });
+    expect(await login({ user: 'tlsonly' }, {}, { HOME: home })).toMatchObject({ who: 'tlsonly' });
+    const other = join(folder, 'other-pgpass');
+    await writeFile(other, '*:*:*:*:wrong\n', { mode: 0o600 });
+    const error = await refusal(login({ user: 'tlsonly' }, {}, { HOME: home, PGPASSFILE: other }));
+    expect(error.code).toBe('postgres.authentication-failed');
+    expect(error.message).not.toContain('none was given');
   });
 
   it.each([
