@@ -11,12 +11,14 @@ import { parseArgs } from 'node:util';
 import type { Bench, BenchCase } from './bench-case.ts';
 import { postgres } from './cases/postgres.ts';
 import { postgresRemote } from './cases/postgres-remote.ts';
+import { walPush } from './cases/wal-push.ts';
 import { machine } from './machine.ts';
 import { lineOf, missOf, type Row } from './result.ts';
 
 const cases: readonly BenchCase<never>[] = [
   postgres as unknown as BenchCase<never>,
   postgresRemote as unknown as BenchCase<never>,
+  walPush as unknown as BenchCase<never>,
 ];
 const leastRuns = 5;
 

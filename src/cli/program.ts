@@ -20,6 +20,7 @@ export const verbs: readonly Verb[] = [
   verb('verify', 'check that what is stored is undamaged', () => import('./commands/verify.ts')),
   verb('restore', 'go back to any moment, in a new folder', () => import('./commands/restore.ts')),
   verb('mark', 'name this moment, to come back to', () => import('./commands/mark.ts')),
+  verb('wal', 'archive_command and restore_command of PostgreSQL', () => import('./commands/wal.ts')),
   verb('completion', 'print a completion script for your shell', () => import('./commands/completion.ts')),
 ];
 

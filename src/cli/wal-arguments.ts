@@ -1,7 +1,8 @@
 /** `wal push` and `wal fetch` as PostgreSQL calls them, read without the program's parser. */
 
 export interface WalArguments {
-  readonly verb: 'push' | 'fetch';
+  /** `ahead` is how `wal fetch` starts its reader of what will be asked for next. */
+  readonly verb: 'push' | 'fetch' | 'ahead';
   readonly operands: readonly string[];
   readonly source: string | undefined;
   readonly config: string | undefined;
@@ -33,7 +34,7 @@ export function walArguments(argv: readonly string[]): WalArguments | undefined 
     else words.push(argument);
   }
   const [wal, verb, ...operands] = words;
-  if (wal !== 'wal' || (verb !== 'push' && verb !== 'fetch')) return undefined;
-  if (operands.length !== (verb === 'push' ? 1 : 2)) return undefined;
+  if (wal !== 'wal' || (verb !== 'push' && verb !== 'fetch' && verb !== 'ahead')) return undefined;
+  if (operands.length !== (verb === 'fetch' ? 2 : 1)) return undefined;
   return { verb, operands, source: given.source, config: given.config, alone };
 }

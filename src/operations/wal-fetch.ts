@@ -98,12 +98,12 @@ export class WalFetch {
   /**
    * Writes the file to `to`: whole, flushed, by a rename. Not found only when it is proven that it never was
    * archived. Throws `recovery.wal-missing` where the log has a gap there, `recovery.wal-disagrees`,
-   * `repository.damaged`, …
+   * `repository.damaged`, … With `wholeOnly` a segment that is not covered to its end is not written.
    */
-  async file(file: string, to: string): Promise<Fetched> {
+  async file(file: string, to: string, wholeOnly = false): Promise<Fetched> {
     const name = archiveName(file);
     const target = resolve(this.#cwd, to);
-    if (name.kind === 'segment') return await this.#segment(name, target);
+    if (name.kind === 'segment') return await this.#segment(name, target, wholeOnly);
     const content = name.kind === 'history' ? await this.#history(name) : await this.#kept(name);
     if (content === undefined) {
       this.#refuseDamage(name);
@@ -119,7 +119,7 @@ export class WalFetch {
 
   // ---------------------------------------------------------------- segments
 
-  async #segment(name: ArchiveName, to: string): Promise<Fetched> {
+  async #segment(name: ArchiveName, to: string, wholeOnly: boolean): Promise<Fetched> {
     const { segmentSize } = this.#control;
     const place = parseSegmentName(name.name, segmentSize);
     if (place === undefined) {
@@ -136,6 +136,7 @@ export class WalFetch {
       this.#refuseDamage(name);
       return { found: false, whole: false };
     }
+    if (wholeOnly && cover.holes.length > 0) return { found: true, whole: false };
     const local = await this.#localSegment(name, segmentSize);
     // PostgreSQL looks into pg_wal next: a snapshot brings the log before its end with it.
     if (cover.pieces.length === 0 && local !== undefined) return { found: false, whole: false };

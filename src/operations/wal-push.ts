@@ -2,7 +2,7 @@
  * Archives files of a PostgreSQL server, for `archive_command`: the named one, and then those that wait beside it.
  * A file counts as archived only when the repository holds it durably.
  */
-import { type FileHandle, open, readdir, readFile } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { RunContext } from '../core/context.ts';
 import { HoldfastError, isHoldfastError, systemErrorCode } from '../core/errors.ts';
@@ -48,6 +48,8 @@ export interface PushOptions extends PushPlace {
   readonly cwd: string;
   /** Take files that wait beside it too. Default true. */
   readonly others?: boolean;
+  /** The command line but for the path: whose calls may trust the marks that are left for the others. */
+  readonly asked?: string;
 }
 
 export interface PushResult {
@@ -63,6 +65,8 @@ const storedAtOnce = 3;
 /** Waiting files taken by one call, and for how long at most: PostgreSQL must see its own file done. */
 const othersLimit = 512;
 const othersMs = 60_000;
+/** Beside the files. */
+const marksFolder = 'holdfast-archived';
 /** Read at once; larger segments go through in pieces. */
 const windowBytes = 16 * 1024 * 1024;
 
@@ -152,8 +156,9 @@ class WalPush {
         const storing = await this.#begin(name, 'waiting');
         if (storing === undefined) continue;
         const task = storing.done.then(
-          () => {
+          async () => {
             stored += 1;
+            await this.#leaveMark(name);
           },
           (error: unknown) => {
             failed = true;
@@ -168,6 +173,27 @@ class WalPush {
     }
     await Promise.all(running);
     return stored;
+  }
+
+  /**
+   * For the launcher, which answers PostgreSQL's own call for the file by it (bin/holdfast). Without the mark that
+   * call is slower, nothing else.
+   */
+  async #leaveMark({ name }: ArchiveName): Promise<void> {
+    const { asked } = this.#options;
+    const known = this.#record?.find(name);
+    if (asked === undefined || known === undefined || asked.includes('\n')) return;
+    const folder = join(this.#folder, marksFolder);
+    const nanoseconds = known.changed.padStart(10, '0');
+    const time = `${nanoseconds.slice(0, -9)}.${nanoseconds.slice(-9)}`;
+    try {
+      await mkdir(folder, { recursive: true, mode: 0o700 });
+      const path = join(folder, name);
+      await writeFile(`${path}.new`, `${known.inode} ${known.size} ${time}\n${asked}\n`, { mode: 0o600 });
+      await rename(`${path}.new`, path);
+    } catch (error) {
+      this.#context.log.debug('a mark could not be left', { folder, error });
+    }
   }
 
   /** Names that PostgreSQL has marked as ready, histories first, in the order of the log. */
@@ -270,7 +296,7 @@ class WalPush {
       const end = cutter.end();
       const stretches = cutter.take();
       if (before !== undefined) checkAgainst(name, before, stretches);
-      this.#told(name, end.joined, known !== undefined);
+      if (!end.joined && before?.length !== 0) this.#tellGap(name, known !== undefined);
       this.#carry = { segment: name.name, carry: end.carry };
       const store = async () => {
         const names = await archive.put(stretches, this.#context.signal);
@@ -279,7 +305,7 @@ class WalPush {
       };
       return { done: store() };
     }
-    await this.#large(archive, { name, mark, file, first, cutter, record, joinable: known !== undefined });
+    await this.#large(archive, { name, mark, file, first, cutter, record, known: known !== undefined });
     return { done: Promise.resolve() };
   }
 
@@ -293,7 +319,7 @@ class WalPush {
       readonly first: Uint8Array;
       readonly cutter: SegmentCutter;
       readonly record: ArchiveRecord;
-      readonly joinable: boolean;
+      readonly known: boolean;
     },
   ): Promise<void> {
     const { name, mark, file, first, cutter, record } = segment;
@@ -310,13 +336,12 @@ class WalPush {
     }
     const names = await archive.put(stretches(), this.#context.signal);
     const digest = record.digest(name.name, await readAll(file, mark.size));
-    this.#told(name, ended?.joined === true, segment.joinable);
+    if (ended?.joined !== true) this.#tellGap(name, segment.known);
     this.#carry = { segment: name.name, carry: ended?.carry };
     await record.add({ name: name.name, ...mark, digest, object: names.at(-1)! }, ended?.carry);
   }
 
-  #told(name: ArchiveName, joined: boolean, known: boolean): void {
-    if (joined) return;
+  #tellGap(name: ArchiveName, known: boolean): void {
     const why = known
       ? 'it does not continue the segment before it as that was archived'
       : 'it begins with the end of a record whose beginning this host does not know';
