@@ -175,9 +175,10 @@ describe.skipIf(!(await requireComponent('postgres-15')))('exit statuses', () =>
   }, 60_000);
 
   test('130: Ctrl-C', async () => {
-    const backup = start(['backup', '--json'], options);
+    const backup = start(['backup', '--json', '--progress', 'json'], options);
     const ended = finished(backup);
-    setTimeout(() => backup.kill('SIGINT'), 700);
+    await says(backup, '"event":"start"');
+    backup.kill('SIGINT');
     const told = await ended;
     expect([told.status, told.json().error.code]).toEqual([130, 'system.interrupted']);
   }, 60_000);
