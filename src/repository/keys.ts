@@ -6,6 +6,7 @@
 import { randomBytes } from 'node:crypto';
 import { HoldfastError } from '../core/errors.ts';
 import type { ObjectStore } from '../storage/store.ts';
+import type { Problem } from './catalog.ts';
 import { base32, base64, fromBase64 } from './codec.ts';
 import { decodeIdentity, decodeRecipient } from './recipient.ts';
 import { type SigningKey, signingKey } from './signing.ts';
@@ -119,10 +120,42 @@ export async function readKeys(store: ObjectStore, signal: AbortSignal): Promise
   const keys: WrappedKey[] = [];
   for await (const { name } of store.list('keys/', { signal })) {
     const match = KEY_NAME.exec(name);
-    if (match) keys.push({ name, opens: match[3] as KeyOpens, content: await store.get(name, { signal }) });
+    if (!match) continue;
+    const content = unarmored(await store.get(name, { signal }));
+    keys.push({ name, opens: match[3] as KeyOpens, content });
   }
   return keys;
 }
+
+/**
+ * What is wrong with the wrapped secrets, without opening any: while backups go on without them, nobody could read
+ * these any more. Not an age file, or no wrapping at all of one of the two secrets.
+ */
+export async function keyProblems(store: ObjectStore, signal: AbortSignal): Promise<Problem[]> {
+  const keys = await readKeys(store, signal);
+  const problems: Problem[] = [];
+  const problem = (name: string, message: string) =>
+    problems.push({ name, code: 'repository.damaged', message: `${message} ${whereCopiesAre}` });
+  const sound = keys.filter((key) => {
+    if (isAgeFile(key.content)) return true;
+    problem(key.name, `${key.name} is damaged: it is not an age file.`);
+    return false;
+  });
+  const lost = (opens: KeyOpens) => !sound.some((key) => key.opens === opens);
+  if (lost('data')) problem('keys/', 'keys/ holds no wrapped data key: nothing stored here can be read.');
+  if (lost('admin'))
+    problem('keys/', 'keys/ holds no wrapped admin key: no host and no key can be added any more.');
+  return problems;
+}
+
+const whereCopiesAre =
+  'The key kit holds copies: put its age files back under keys/, or open them with `age -d`.';
+
+/** The header of age's format v1: its version line, a recipient, and the MAC line that ends it. */
+const isAgeFile = (content: Uint8Array): boolean =>
+  /^age-encryption\.org\/v1\n-> \S[^\n]*\n(?:[^\n]*\n)*?--- [A-Za-z0-9+/]{43}\n[\s\S]{32,}$/.test(
+    Buffer.from(content).toString('latin1'),
+  );
 
 export function describeKeys(keys: readonly WrappedKey[]): KeyInfo[] {
   const infos = new Map<string, KeyInfo>();
@@ -159,6 +192,15 @@ async function openKey<T>(
     // A key left by a creation that was killed opens with the same passphrase, but is not this repository's.
     const accepted = secret === undefined ? undefined : accept(secret);
     if (accepted !== undefined) return accepted;
+  }
+  if (!keys.some((key) => key.opens === opens)) {
+    throw new HoldfastError(
+      'repository.damaged',
+      `keys/ of the repository ${keys.length === 0 ? 'is empty' : `holds no wrapped ${opens} key`}: there is nothing that a passphrase or an identity could open. The key kit holds copies.`,
+      {
+        next: 'Put the age files of the key kit back under keys/ of the repository, under the names that it gives them; or take them from a copy of the repository. Then run the command again.',
+      },
+    );
   }
   const given = unlock.passphrase === undefined ? 'age identity' : 'passphrase';
   const infos = describeKeys(keys);
@@ -197,4 +239,11 @@ export function armored(content: Uint8Array): string {
       .toString('base64')
       .match(/.{1,64}/g) ?? [];
   return ['-----BEGIN AGE ENCRYPTED FILE-----', ...lines, '-----END AGE ENCRYPTED FILE-----', ''].join('\n');
+}
+
+/** Also what was copied from the key kit, as it is printed there. */
+function unarmored(content: Uint8Array): Uint8Array {
+  const text = Buffer.from(content).toString('latin1');
+  const body = /^\s*-----BEGIN AGE ENCRYPTED FILE-----\s([A-Za-z0-9+/=\s]+)-----END AGE/.exec(text)?.[1];
+  return body === undefined ? content : Buffer.from(body, 'base64');
 }

@@ -15,6 +15,7 @@ import {
 import { damaged, Fields } from './codec.ts';
 import type { SnapshotHeader } from './contract.ts';
 import { inParallel } from './extract.ts';
+import { keyProblems } from './keys.ts';
 import { logPartHeader } from './log-part.ts';
 import { type PackBinding, packName } from './pack.ts';
 import { loadPacks } from './pack-list.ts';
@@ -57,6 +58,7 @@ export async function verifyRepository(
 ): Promise<VerifyReport> {
   const started = context.clock.monotonic();
   const tally: Tally = { objects: 0, bytes: 0, snapshots: 0, logParts: 0, problems: [] };
+  tally.problems.push(...(await keyProblems(catalog.store, context.signal)));
   for (const source of sources) {
     await inStep(context.progress, `verify ${source}`, { unit: 'objects' }, async (step) => {
       await verifySource(catalog, source, depth, reader, context, tally, step);
