@@ -3,7 +3,7 @@ import { access, constants } from 'node:fs/promises';
 import type { RunContext } from '../core/context.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { inStep } from '../core/progress.ts';
-import type { Repository } from '../repository/repository.ts';
+import type { Problem, Repository } from '../repository/repository.ts';
 import type { Finding } from '../sources/source.ts';
 import type { Workspace } from './workspace.ts';
 
@@ -187,11 +187,17 @@ async function examineSource(
 }
 
 async function examineHistory(name: string, repository: Repository, context: RunContext): Promise<Finding[]> {
-  const snapshots = await repository.snapshots(name, context.signal);
-  const parts = await repository.logParts(name, context.signal);
+  const problems: Problem[] = [];
+  const snapshots = await repository.snapshots(name, context.signal, problems);
+  const parts = await repository.logParts(name, context.signal, problems);
   const newest = snapshots.at(-1);
   const now = context.clock.now();
-  const findings: Finding[] = [];
+  const findings: Finding[] = problems.map(({ message }) => ({
+    name: 'source.damage',
+    level: 'problem',
+    message: `What is stored of it is damaged: ${message}`,
+    remedy: 'holdfast verify --depth digests   (says all that is damaged; keep the repository as it is)',
+  }));
   if (newest === undefined) {
     findings.push({
       name: 'source.snapshot',

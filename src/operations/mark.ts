@@ -4,6 +4,7 @@ import { HoldfastError } from '../core/errors.ts';
 import { formatInstant } from '../core/time.ts';
 import type { LogPartHeader, Mark, RepositoryReader } from '../repository/contract.ts';
 import type { SourceState } from '../repository/local-state.ts';
+import type { Problem } from '../repository/repository.ts';
 import type { Workspace } from './workspace.ts';
 
 export interface MarkOptions {
@@ -101,11 +102,13 @@ class KnownNames {
   async refuse(source: string, name: string): Promise<boolean> {
     const own = (await this.#own(source)).find((known) => known.name === name);
     if (own !== undefined) throw taken(source, name, own.position, BigInt(own.time));
-    const parts = await this.#repository.logParts(source, this.#context.signal);
+    // What is damaged may hold names that nobody can see.
+    const problems: Problem[] = [];
+    const parts = await this.#repository.logParts(source, this.#context.signal, problems);
     const holders = parts.filter(({ marks = 0 }) => marks > 0);
-    if (this.#reader === null) return holders.length === 0;
+    if (this.#reader === null) return holders.length === 0 && problems.length === 0;
     const found = await this.#inLog(holders, name, this.#reader);
-    if (found === undefined) return true;
+    if (found === undefined) return problems.length === 0;
     const kind = this.#workspace.kind(holders[0]!.kind);
     throw taken(source, name, kind.positions.format(hexPosition(found.position)), found.time);
   }

@@ -92,7 +92,7 @@ class Bench {
   /** The newest snapshot's files, as they are read back with the key. */
   async read(): Promise<Files> {
     const { signal } = this.context;
-    const headers = await this.repository.snapshots('db', signal);
+    const headers = await this.repository.snapshots('db', signal, []);
     const newest = headers.reduce((a, b) => (b.sequence > a.sequence ? b : a));
     // Kept: deriving a key from a passphrase is slow on purpose.
     this.#reader ??= await this.repository.reader(unlock, this.context);
@@ -232,7 +232,7 @@ describe('nothing is taken over', () => {
         },
       }),
     ).rejects.toMatchObject({ code: 'repository.reuse-expired' });
-    const headers = await b.repository.snapshots('db', b.context.signal);
+    const headers = await b.repository.snapshots('db', b.context.signal, []);
     expect(headers.map(({ id }) => id)).toEqual([first.header?.id]);
   });
 

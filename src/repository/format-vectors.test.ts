@@ -70,7 +70,7 @@ test('Holdfast reads the same', async () => {
   const unlock = { passphrase: expected.passphrase };
   expect((await repository.verify({ depth: 'content', unlock }, context)).problems).toEqual([]);
   const reader = await repository.reader(unlock, context);
-  const [header] = await repository.snapshots('db', context.signal);
+  const [header] = await repository.snapshots('db', context.signal, []);
   const snapshot = await reader.openSnapshot(header as never, context.signal);
   const files: Record<string, string> = {};
   for await (const entry of snapshot.entries(context.signal)) {
@@ -78,7 +78,7 @@ test('Holdfast reads the same', async () => {
       files[entry.path] = base64(await reader.readEntry(snapshot, entry, context.signal));
   }
   expect(files).toEqual(expected.files);
-  const [part, ...more] = await repository.logParts('db', context.signal);
+  const [part, ...more] = await repository.logParts('db', context.signal, []);
   expect(more).toEqual([]);
   const content = await reader.openPart(part as never, context.signal);
   expect((await collect(content.data())).toString()).toBe(expected.log);

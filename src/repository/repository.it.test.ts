@@ -82,7 +82,7 @@ test('what a snapshot holds comes back: bytes, modes, holes, links, empty and sm
   expect(stats.files).toBe(2005);
 
   const reader = await repository.reader(unlock, context);
-  const [listed] = await repository.snapshots('db', signal);
+  const [listed] = await repository.snapshots('db', signal, []);
   expect(listed).toEqual(header);
   const snapshot = await reader.openSnapshot(header, signal);
   expect(snapshot.meta).toEqual(facts.meta);
@@ -220,7 +220,7 @@ test('two at once are busy; a lock given back twice takes nobody else’s', asyn
 });
 
 async function parts(repository: Repository): Promise<LogPartHeader[]> {
-  return await repository.logParts('db', signal);
+  return await repository.logParts('db', signal, []);
 }
 
 test('a log comes back as it was appended, merged or not', async () => {
@@ -388,7 +388,7 @@ test('a roster that was rolled back is refused by a host that saw the later one'
   await expect(Repository.open(store, second, context)).rejects.toMatchObject({ code: 'repository.damaged' });
   // The first host never saw it: for it, the second is unknown.
   const problems: { name: string }[] = [];
-  expect(await repository.snapshots('web', signal)).toHaveLength(0);
+  expect(await repository.snapshots('web', signal, [])).toHaveLength(0);
   await repository.snapshots('web', signal, problems as never);
   expect(problems).toHaveLength(1);
 });
@@ -416,4 +416,44 @@ test('keys: wrong ones say so; what a killed creation left hinders nothing', asy
   expect(kit.text).not.toContain(PASSPHRASE);
   expect(kit.text).not.toContain('AGE-SECRET-KEY');
   expect(kit.text).toContain(repository.id);
+});
+
+test('verify tells of wrapped keys that are gone or are no age files', async () => {
+  const { repository, store } = await make();
+  await writeSnapshot(repository, { a: noise(10) });
+  expect((await verify(repository, 'signatures')).problems).toEqual([]);
+  const [admin, data] = await names(store, 'keys/');
+  store.damage(data!, () => Buffer.from('not an age file at all, though long enough to be one'));
+  expect((await verify(repository, 'signatures')).problems).toMatchObject([
+    { name: data },
+    { name: 'keys/' },
+  ]);
+  await expect(repository.reader(unlock, context)).rejects.toMatchObject({ code: 'repository.wrong-key' });
+  await store.delete(data!);
+  expect((await verify(repository, 'signatures')).problems).toMatchObject([
+    { name: 'keys/', message: expect.stringContaining('data key') },
+  ]);
+  await expect(repository.reader(unlock, context)).rejects.toMatchObject({ code: 'repository.damaged' });
+  await store.delete(admin!);
+  expect((await verify(repository, 'signatures')).problems).toHaveLength(2);
+});
+
+test('a stray file is no source', async () => {
+  const { repository, store } = await make();
+  await writeSnapshot(repository, { a: noise(10) });
+  for (const name of ['snapshots/a-file', 'snapshots/zz', 'logs/b-file'])
+    await store.put(name, [Buffer.from('stray')]);
+  expect(await repository.sources(signal)).toEqual(['db']);
+});
+
+test('what keeps a repository from opening is mended from a copy, not by verify', async () => {
+  const { store, state } = await make();
+  const [roster] = await names(store, 'roster/');
+  for (const name of [roster!, 'holdfast.json']) {
+    store.damage(name, (bytes) => bytes.subarray(0, 20));
+    await expect(Repository.open(store, state, context)).rejects.toMatchObject({
+      code: 'repository.damaged',
+      next: expect.stringContaining(`Put ${name} back from a copy`),
+    });
+  }
 });

@@ -185,7 +185,7 @@ export class Repository {
   async snapshots(
     source: string | null,
     signal: AbortSignal,
-    problems: Problem[] = [],
+    problems: Problem[],
   ): Promise<SnapshotHeader[]> {
     if (source === null || this.#state === null)
       return await readSnapshots(this.#catalog, source, problems, signal);
@@ -196,7 +196,7 @@ export class Repository {
   }
 
   /** The covering log parts of a source, by lineage and position. Damage is pushed onto `problems`. */
-  async logParts(source: string, signal: AbortSignal, problems: Problem[] = []): Promise<LogPartHeader[]> {
+  async logParts(source: string, signal: AbortSignal, problems: Problem[]): Promise<LogPartHeader[]> {
     return await readLogParts(this.#catalog, source, problems, signal);
   }
 
@@ -210,10 +210,11 @@ export class Repository {
           this.#store.list(area, after === undefined ? { signal } : { after, signal }),
         );
         if (next === undefined) break;
-        const source = next.name.split('/')[1] ?? '';
-        if (SOURCE_NAME.test(source)) names.add(source);
+        const [, source = '', inside] = next.name.split('/');
+        // A stray file is no folder of a source.
+        if (inside !== undefined && SOURCE_NAME.test(source)) names.add(source);
         // Skips the rest of this source: '~' sorts behind every character that a name may have.
-        after = `${area}${source}/~`;
+        after = inside === undefined ? next.name : `${area}${source}/~`;
       }
     }
     return [...names].sort();

@@ -48,8 +48,8 @@ beforeAll(async () => {
   const { openDataKey, readKeys } = await import('../../src/repository/keys.ts');
   const secret = await openDataKey(await readKeys(store, signal), unlock, () => true);
   identity = { identity: secret };
-  headers = await repository.snapshots('db', signal);
-  parts = await repository.logParts('db', signal);
+  headers = await repository.snapshots('db', signal, []);
+  parts = await repository.logParts('db', signal, []);
   for (const header of headers) digests.set(header.name, await restore(store, repository, header));
   for (const part of parts) digests.set(part.name, await read(store, repository, part));
 });

@@ -83,7 +83,7 @@ test('kills lose nothing that was acknowledged', { timeout: 240_000 }, async () 
     expect(report.problems).toEqual([]);
 
     const reader = await repository.reader(unlock, context);
-    const headers = await repository.snapshots('db', signal);
+    const headers = await repository.snapshots('db', signal, []);
     for (const [name, sha256] of snapshots) {
       const header = headers.find((one) => one.name === name);
       expect(header, name).toBeDefined();
@@ -99,7 +99,7 @@ test('kills lose nothing that was acknowledged', { timeout: 240_000 }, async () 
     }
 
     // One stream without a hole, and at each position what always lies there.
-    const parts = await repository.logParts('db', signal);
+    const parts = await repository.logParts('db', signal, []);
     expect(new Set(parts.map(({ stream }) => stream)).size).toBe(1);
     let position = 0;
     const pieces: Buffer[] = [];

@@ -36,6 +36,8 @@ export function define(command: Command): void {
           ancestors: shown.header.ancestors,
           meta: shown.sealed?.meta ?? null,
           warnings: shown.sealed?.warnings ?? null,
+          locked: shown.locked === null ? null : { code: shown.locked.code, message: shown.locked.message },
+          problems: shown.problems,
           ...(options.entries ? { entries } : {}),
         };
         const files = entries.map(({ path, size, mode }) => [mode, formatBytes(size), path]);
@@ -44,7 +46,7 @@ export function define(command: Command): void {
     });
 }
 
-function describe({ header, from, to, sealed }: ShownSnapshot): string {
+function describe({ header, from, to, sealed, locked, problems }: ShownSnapshot): string {
   const rows = [
     ['Snapshot', header.id],
     ['Source', `${header.source} (${header.kind})`],
@@ -60,6 +62,9 @@ function describe({ header, from, to, sealed }: ShownSnapshot): string {
     ['Digest', header.digest],
   ];
   for (const warning of sealed?.warnings ?? []) rows.push(['Warning', warning]);
+  if (locked !== null) rows.push(['Locked', `What only the key shows is left out: ${locked.message}`]);
+  for (const { name, message } of problems)
+    rows.push(['DAMAGED', message.includes(name) ? message : `${name}: ${message}`]);
   const version = sealed?.meta.version;
   if (typeof version === 'number') rows.push(['Server version', String(version)]);
   return table(rows);

@@ -207,7 +207,7 @@ export class Rescue {
   }
 
   async parts(timeline?: number): Promise<LogPartHeader[]> {
-    const all = await this.repository.logParts('ledger', new AbortController().signal);
+    const all = await this.repository.logParts('ledger', new AbortController().signal, []);
     return timeline === undefined
       ? all
       : all.filter((part) => part.lineage === lineageOf(this.systemId, timeline));

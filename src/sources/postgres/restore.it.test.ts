@@ -291,9 +291,9 @@ describe.skipIf(!there)('a restore of PostgreSQL', () => {
       const store = await openStore(${JSON.stringify(join(rescue.root, 'repository'))});
       const repository = await Repository.open(store, null, context);
       const reader = await repository.reader({ identity: process.env.IDENTITY }, context);
-      const [header] = await repository.snapshots('ledger', context.signal);
+      const [header] = await repository.snapshots('ledger', context.signal, []);
       const snapshot = await reader.openSnapshot(header, context.signal);
-      const parts = (await repository.logParts('ledger', context.signal)).filter((part) => part.lineage.endsWith('/1'));
+      const parts = (await repository.logParts('ledger', context.signal, [])).filter((part) => part.lineage.endsWith('/1'));
       process.stdout.write('ready');
       await new Promise((resolve) => setTimeout(resolve, 10));
       const stop = ${JSON.stringify(rescue.latest())};
