@@ -43,10 +43,18 @@ export function decodeCanonical(bytes: Uint8Array, what: string): JsonObject {
 }
 
 export function damaged(what: string, why: string, cause?: unknown): HoldfastError {
+  const next = remedyFor(what);
   return new HoldfastError('repository.damaged', `${what} is damaged or forged: ${why}.`, {
     details: { object: what },
+    ...(next === undefined ? {} : { next }),
     ...(cause === undefined ? {} : { cause }),
   });
+}
+
+/** Without these a repository does not open at all, so that verifying would fail on them again. */
+function remedyFor(what: string): string | undefined {
+  if (what !== 'holdfast.json' && !what.startsWith('roster/')) return undefined;
+  return `Put ${what} back from a copy of the repository (it never changes once written), then run \`holdfast verify\`. Nothing can be opened until then; backups that are stored are not affected.`;
 }
 
 /** For the reading of an object that a signed one names, or a listing showed: where it is missing, that is damage. */

@@ -25,6 +25,7 @@ test('a lock of a live process holds, and says whose it is', async () => {
   await expect(state.source('r', 's').lock('backup', 'a backup')).rejects.toMatchObject({
     code: 'repository.busy',
     details: { process: process.pid },
+    message: expect.stringContaining(`, ${process.pid},`),
   });
   await state.source('r', 'other').lock('backup', 'a backup');
   await lock.release();

@@ -163,11 +163,13 @@ async function takeLock(path: string, doing: string): Promise<LocalLock> {
     // An empty file is a lock being written this instant, or one whose owner died in that instant.
     if (owner === '') await new Promise((resolve) => setTimeout(resolve, 100));
     if (await ownerAlive(owner)) {
+      const processId = Number(owner.split(' ')[0]);
       throw new HoldfastError(
         'repository.busy',
-        `Another process of this host is already busy with ${doing}.`,
+        `Another process of this host, ${processId}, is already busy with ${doing}.`,
         {
-          details: { process: Number(owner.split(' ')[0]), lock: path },
+          details: { process: processId, lock: path },
+          next: `Wait until it has ended, or stop it; see it with: ps -fp ${processId}`,
         },
       );
     }

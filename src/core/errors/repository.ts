@@ -70,7 +70,7 @@ export const repositoryErrors = defineErrors({
     exit: 8,
     summary: 'Another process of this host is doing the same already.',
     explanation: 'Two at once would harm nothing, but waste work. The other one goes on.',
-    next: 'Wait until it has ended, or stop it; the message names its process.',
+    next: 'Wait until it has ended, or stop it.',
   },
   'repository.state-unusable': {
     exit: 2,
