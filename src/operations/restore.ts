@@ -89,6 +89,8 @@ export async function prepareRestore(
     ...(options.programs === undefined ? {} : { programs: options.programs }),
     ...(options.places === undefined ? {} : { places: absolute(options.places, options.cwd) }),
   });
+  // In the plan already, so that a dry run refuses what the real one would.
+  if (place === null) await kind.checkTarget({ ...(await request(context)), to, start: options.start });
   return {
     plan: { ...plan, warnings: [...plan.warnings, ...damageWarnings(catalogue.problems), ...foreseen] },
     kind: catalogue.kind,

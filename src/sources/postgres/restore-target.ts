@@ -1,6 +1,6 @@
 /** The folder that is restored into: fit for it, marked while it is unfinished, cleared by nobody but its owner. */
-import type { Dirent, StatsFs } from 'node:fs';
-import { readdir, rename, rm, statfs } from 'node:fs/promises';
+import { constants, type Dirent, type StatsFs } from 'node:fs';
+import { access, readdir, rename, rm, statfs } from 'node:fs/promises';
 import { dirname, isAbsolute, join } from 'node:path';
 import { HoldfastError, systemErrorCode } from '../../core/errors.ts';
 import { makeFolder, syncFolder, writeDurably } from './durable-file.ts';
@@ -80,6 +80,7 @@ export async function checkTarget(needs: TargetNeeds): Promise<void> {
     }
     await refuseContent(place);
   }
+  for (const folder of [to, ...needs.places.values()]) await refuseClosed(folder);
   const free = await freeBytes(to);
   const needed = needs.bytes + reserveBytes;
   if (free < needed) {
@@ -110,6 +111,24 @@ async function refuseContent(folder: string): Promise<void> {
     details: { folder },
     ...(unfinished ? { next: `Delete it (\`rm -r ${folder}\`), or give another folder with \`--to\`.` } : {}),
   });
+}
+
+/** The folder, or the nearest one above it in which it would be made, must let this user in. */
+async function refuseClosed(folder: string): Promise<void> {
+  for (let at = folder; ; at = dirname(at)) {
+    try {
+      await access(at, constants.W_OK | constants.X_OK);
+      return;
+    } catch (error) {
+      const code = systemErrorCode(error);
+      if (code === 'ENOENT' && at !== dirname(at)) continue;
+      throw new HoldfastError(
+        'recovery.target-unusable',
+        `This user may not write in ${at} (${code}), so nothing can be restored into ${folder}.`,
+        { cause: error },
+      );
+    }
+  }
 }
 
 async function freeBytes(path: string): Promise<number> {

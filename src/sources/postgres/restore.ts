@@ -61,6 +61,21 @@ export async function restoreCluster(request: RestoreRequest, owner?: ServerUser
   }
 }
 
+/** Refuses a target that cannot be restored into; resolves with the folders of the tablespaces. Changes nothing. */
+export async function checkRestoreTarget({
+  snapshot,
+  parts,
+  to,
+  start,
+  places: given,
+}: Omit<RestoreRequest, 'stop'>): Promise<Map<string, string>> {
+  const places = tablespacePlaces(openSnapshotMeta(snapshot.meta).tablespaces, to, given);
+  const logBytes = parts.reduce((sum, part) => sum + part.bytes, 0);
+  const bytes = snapshot.stats.bytes + (start ? Math.min(logBytes, 3 * 2 ** 28) : logBytes);
+  await checkTarget({ to, places, bytes });
+  return places;
+}
+
 async function prepare(request: RestoreRequest, owner: ServerUser | undefined): Promise<RestorePlan> {
   const { reader, snapshot, parts, stop, to, signal } = request;
   const meta = openSnapshotMeta(snapshot.meta);
@@ -83,12 +98,7 @@ async function prepare(request: RestoreRequest, owner: ServerUser | undefined): 
   const exact =
     stopLsn === null ? undefined : await exactStop(stopLsn, parts, reader, meta.walSegmentSize, signal);
   const logBytes = parts.reduce((sum, part) => sum + part.bytes, 0);
-  const places = tablespacePlaces(meta.tablespaces, to, request.places);
-  await checkTarget({
-    to,
-    places,
-    bytes: snapshot.stats.bytes + (request.start ? Math.min(logBytes, 3 * 2 ** 28) : logBytes),
-  });
+  const places = await checkRestoreTarget(request);
   const warnings: string[] = [];
   return {
     request,

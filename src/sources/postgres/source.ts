@@ -99,6 +99,10 @@ export const postgresKind = {
     const { foresee } = await import('./foresight.ts');
     return foresee(snapshot, programs, signal);
   },
+  checkTarget: async (request: Omit<RestoreRequest, 'stop'>): Promise<void> => {
+    const { checkRestoreTarget } = await import('./restore.ts');
+    await checkRestoreTarget(request);
+  },
   restore: async (request: RestoreRequest): Promise<Restored> => {
     const { restoreCluster } = await import('./restore.ts');
     return restoreCluster(request);
