@@ -49,6 +49,7 @@ export async function runCommand(
   const run = new Running(globals, secrets, interruption.signal, display);
   try {
     refuseEmpty(command);
+    if (globals.timezone !== undefined) await refuseUnknownZone(globals.timezone);
     const outcome = await work(run);
     await run.close();
     display.close();
@@ -74,6 +75,15 @@ function refuseEmpty(command: Command): void {
   if (what === undefined) return;
   throw new HoldfastError('command.usage', `${what} was given without a value.`, {
     next: 'Give it a value, or leave it out. In a script, see that the variable behind it is set.',
+  });
+}
+
+/** By every verb, also those that read no time: a zone that is quietly ignored is believed. */
+async function refuseUnknownZone(zone: string): Promise<void> {
+  const { isTimeZone } = await import('../core/time.ts');
+  if (isTimeZone(zone)) return;
+  throw new HoldfastError('command.usage', `--timezone ${zone}: no time zone is called that.`, {
+    next: 'Write UTC or a name such as Europe/Berlin; `timedatectl list-timezones` lists them.',
   });
 }
 

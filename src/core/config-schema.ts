@@ -1,5 +1,6 @@
 /** The shape of `holdfast.yaml` but for the settings of the source kinds, which each kind brings itself. */
 import { z } from 'zod';
+import { isTimeZone } from './time.ts';
 
 export const sourceNamePattern = /^[a-z0-9-]{1,40}$/;
 
@@ -82,15 +83,6 @@ export const configurationSchema = z.strictObject({
       'What is backed up, by name. A name is 1 to 40 of `a`–`z`, `0`–`9` and `-`. The other settings depend on the kind.',
     ),
 });
-
-function isTimeZone(name: string): boolean {
-  try {
-    return new Intl.DateTimeFormat('en', { timeZone: name }) !== null;
-  } catch (error) {
-    if (error instanceof RangeError) return false;
-    throw error;
-  }
-}
 
 /** The setting names that are allowed at a place in a schema; null where any are (or where it holds no settings). */
 export function allowedNames(

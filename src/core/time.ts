@@ -1,5 +1,5 @@
 /** Times as people write them, read strictly: each text means exactly one moment, or is refused. */
-import { HoldfastError } from './errors.ts';
+import { HoldfastError, isHoldfastError } from './errors.ts';
 
 /** A moment, to the microsecond. */
 export interface Instant {
@@ -133,6 +133,16 @@ function resolveLocal(text: string, local: number, zone: string): number {
     `in ${zone} the clocks were put forward then, and it never came; it may stand for ${first} or for ${last}`,
     `Say which one is meant: '${first}' or '${last}'.`,
   );
+}
+
+/** Whether `parseInstant` takes it as a zone. */
+export function isTimeZone(zone: string): boolean {
+  try {
+    return zoneFormat('', zone) !== undefined;
+  } catch (error) {
+    if (isHoldfastError(error, 'command.invalid-time')) return false;
+    throw error;
+  }
 }
 
 function zoneFormat(text: string, zone: string): Intl.DateTimeFormat {
