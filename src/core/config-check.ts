@@ -204,11 +204,48 @@ function describe(
       .flat()
       .flatMap((inner) => (inner.code === 'invalid_type' ? [inner.expected] : []));
     if (expected.length > 0)
-      return [{ message: `${label}: expected ${[...new Set(expected)].join(' or ')}`, position }];
+      return [
+        { message: `${label} must be ${[...new Set(expected.map(kindInWords))].join(' or ')}`, position },
+      ];
   }
-  const message = issue.message.replace(/^Invalid (input|option): /, '').replace(/, received .*$/, '');
-  return [{ message: `${label}: ${message}`, position }];
+  return [{ message: `${label}${inWords(issue)}`, position }];
 }
+
+/** What follows the name of the setting. A schema's own message stays; those that zod makes up are put into words. */
+function inWords(issue: z.core.$ZodIssue): string {
+  const own = !/^(Too (big|small)|Invalid )/.test(issue.message);
+  if (own) return `: ${issue.message}`;
+  switch (issue.code) {
+    case 'invalid_type':
+      return ` must be ${kindInWords(issue.expected)}`;
+    case 'invalid_value':
+      return ` must be ${issue.values.length === 1 ? '' : 'one of '}${issue.values.map(String).join(', ')}`;
+    case 'too_big':
+      return ` must ${limit('at most', Number(issue.maximum), issue.origin)}`;
+    case 'too_small':
+      return ` must ${limit('at least', Number(issue.minimum), issue.origin)}`;
+    default:
+      return ' is not a value that this setting takes';
+  }
+}
+
+function limit(how: 'at most' | 'at least', bound: number, origin: string): string {
+  const things = { string: 'characters', array: 'items' }[origin];
+  if (things === undefined) return `be ${how} ${bound}`;
+  return `have ${how} ${bound} ${bound === 1 ? things.slice(0, -1) : things}`;
+}
+
+const kinds: Readonly<Record<string, string>> = {
+  string: 'a text',
+  number: 'a number',
+  int: 'a whole number',
+  boolean: 'true or false',
+  array: 'a list',
+  object: 'settings (name: value)',
+  record: 'settings (name: value)',
+};
+
+const kindInWords = (expected: string): string => kinds[expected] ?? expected;
 
 function valueAt(input: unknown, path: readonly PropertyKey[]): unknown {
   let value: unknown = input;

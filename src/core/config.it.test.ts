@@ -75,7 +75,7 @@ describe('a configuration file', () => {
     ],
     [
       'repository: /b\nlog:\n  level: loud',
-      'holdfast.yaml:3:10: log.level: expected one of "debug"|"info"|"warn"|"error"',
+      'holdfast.yaml:3:10: log.level must be one of debug, info, warn, error',
     ],
     ['sources: {}', 'holdfast.yaml:1:1: repository is missing'],
     ['', 'holdfast.yaml:1:1: repository is missing'],
@@ -104,10 +104,15 @@ describe('a configuration file', () => {
       '5:10: sources.a.url needs the environment variable NOPE',
     ],
     ['repository: /b\nkey: {passphrase: a, passphraseFile: b}', '2:6: key: only one of'],
-    ['repository: 5', 'holdfast.yaml:1:13: repository: expected string or object'],
+    ['repository: 5', 'holdfast.yaml:1:13: repository must be a text or settings (name: value)'],
     ['repository:\nsources:', 'holdfast.yaml:1:12: repository is missing'],
-    ['repository: /b\nsources:\n  - kind: postgres', 'holdfast.yaml:3:3: sources: expected record'],
-    ['just text', 'holdfast.yaml:1:1: the configuration: expected object'],
+    [
+      'repository: /b\nsources:\n  - kind: postgres',
+      'holdfast.yaml:3:3: sources must be settings (name: value)',
+    ],
+    ['just text', 'holdfast.yaml:1:1: the configuration must be settings (name: value)'],
+    ['repository: /b\nkey: {passphraseCommand: []}', 'key.passphraseCommand must have at least 1 item'],
+    ['repository: /b\nkey: {recipients: 3}', 'key.recipients must be a list'],
   ])('%j is refused with its place', async (text, expected) => {
     await write(text);
     const error = await failure(load());
@@ -119,9 +124,9 @@ describe('a configuration file', () => {
     await write('repository: /b\nsources:\n  a: {kind: postgres, url: 5, workers: many}\nlog: {level: x}\n');
     const error = await failure(load());
     expect((error.details.mistakes as string[]).map((line) => line.split(' ')[1])).toEqual([
-      'sources.a.url:',
-      'sources.a.workers:',
-      'log.level:',
+      'sources.a.url',
+      'sources.a.workers',
+      'log.level',
     ]);
   });
 
