@@ -46,12 +46,25 @@ export function checkConfiguration(source: ConfigSource, options: CheckOptions):
 
   const input = withOverrides(withoutEmpty(source.document.value), options);
   registerSecrets(input, options.secrets);
-  const missingVariables = noteMissing(document, mistakes);
+  const { ofKey: missingVariables, ofSources } = noteMissing(document, mistakes);
   const parsed = parse(configurationSchema, input, [], document, mistakes);
   const sources: Record<string, SourceConfiguration> = {};
   for (const [name, raw] of Object.entries(rawSources(input))) {
-    const checked = checkSource(name, raw, options.kinds, document, mistakes);
-    if (checked !== null) sources[name] = checked;
+    const missing = ofSources.get(name) ?? [];
+    const found: Mistake[] = [];
+    const checked = checkSource(name, raw, options.kinds, document, found);
+    // What a schema says of a text with a hole in it follows from the hole.
+    const others = found.filter(
+      ({ position }) => !missing.some((one) => isSamePlace(one.position, position)),
+    );
+    mistakes.push(...others);
+    if (missing.length === 0) {
+      if (checked !== null) sources[name] = checked;
+    } else if (others.length === 0) {
+      const { kind, ...settings } = raw as { readonly kind: string };
+      const lines = linesOf(missing, source, options.secrets);
+      sources[name] = { name, kind, settings: checked?.settings ?? settings, missing: lines };
+    }
   }
   if (mistakes.length > 0 || parsed === null) return fail();
 
@@ -87,18 +100,31 @@ function withoutEmpty(value: unknown): unknown {
   );
 }
 
-function noteMissing(document: ConfigDocument | null, mistakes: Mistake[]): string[] {
-  const tolerated: string[] = [];
+interface MissingVariables {
+  readonly ofKey: readonly string[];
+  /** By source: reading the repository needs no source, so they matter only when that one is opened. */
+  readonly ofSources: ReadonlyMap<string, readonly Mistake[]>;
+}
+
+function noteMissing(document: ConfigDocument | null, mistakes: Mistake[]): MissingVariables {
+  const ofKey: string[] = [];
+  const ofSources = new Map<string, Mistake[]>();
   for (const { name, path, position } of document?.missing ?? []) {
-    if (pathKey(path) === 'key.passphrase') tolerated.push(name);
-    else {
-      mistakes.push({
-        message: `${pathKey(path)} needs the environment variable ${name}, which is not set (write \${${name}:-default} to allow that)`,
-        position,
-      });
-    }
+    const [section, source, setting] = path;
+    const mistake = {
+      message: `${pathKey(path)} needs the environment variable ${name}, which is not set (write \${${name}:-default} to allow that)`,
+      position,
+    };
+    if (pathKey(path) === 'key.passphrase') ofKey.push(name);
+    else if (section === 'sources' && setting !== undefined && setting !== 'kind') {
+      ofSources.set(String(source), [...(ofSources.get(String(source)) ?? []), mistake]);
+    } else mistakes.push(mistake);
   }
-  return tolerated;
+  return { ofKey, ofSources };
+}
+
+function isSamePlace(a: Position | null, b: Position | null): boolean {
+  return a !== null && b !== null && a.line === b.line && a.column === b.column;
 }
 
 function rawSources(input: unknown): Record<string, unknown> {
@@ -285,8 +311,12 @@ function readAs(expected: string, text: string): number | boolean | undefined {
 }
 
 function refuse(mistakes: readonly Mistake[], source: ConfigSource, secrets: Secrets): never {
+  throw invalidConfiguration(linesOf(mistakes, source, secrets));
+}
+
+function linesOf(mistakes: readonly Mistake[], source: ConfigSource, secrets: Secrets): string[] {
   const place = source.label ?? 'the environment';
-  const lines = [
+  return [
     ...new Set(
       [...mistakes].sort(byPosition).map(({ message, position }) => {
         const where = position === null ? place : `${place}:${position.line}:${position.column}`;
@@ -294,12 +324,15 @@ function refuse(mistakes: readonly Mistake[], source: ConfigSource, secrets: Sec
       }),
     ),
   ];
-  const first = lines[0] ?? place;
+}
+
+/** `config.invalid` with these mistakes, each a line that begins with its place. */
+export function invalidConfiguration(lines: readonly string[]): HoldfastError {
   const message =
     lines.length === 1
-      ? `The configuration has a mistake: ${first}.`
+      ? `The configuration has a mistake: ${lines[0]}.`
       : `The configuration has ${lines.length} mistakes:\n  ${lines.join('\n  ')}`;
-  throw new HoldfastError('config.invalid', message, { details: { mistakes: lines } });
+  return new HoldfastError('config.invalid', message, { details: { mistakes: lines } });
 }
 
 /** Without a file nobody wrote `sources.postgres.url`: they set a variable. */

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { parse } from 'yaml';
 import { z } from 'zod';
-import { configuredSource, type LoadOptions, loadConfiguration } from './config.ts';
+import { configuredSource, type LoadOptions, loadConfiguration, requireComplete } from './config.ts';
 import { describeConfiguration, maskedConfiguration } from './config-describe.ts';
 import { HoldfastError } from './errors.ts';
 import { Secrets } from './redaction.ts';
@@ -100,8 +100,8 @@ describe('a configuration file', () => {
     ],
     ['repository: /b\nsources:\n  a:\n    kind: postgres', '3:3: sources.a.url is missing'],
     [
-      'repository: /b\nsources:\n  a:\n    kind: postgres\n    url: ${NOPE}',
-      '5:10: sources.a.url needs the environment variable NOPE',
+      'repository: /b\nsources:\n  a:\n    kind: ${NOPE}',
+      '4:11: sources.a.kind needs the environment variable NOPE',
     ],
     ['repository: /b\nkey: {passphrase: a, passphraseFile: b}', '2:6: key: only one of'],
     ['repository: 5', 'holdfast.yaml:1:13: repository must be a text or settings (name: value)'],
@@ -155,6 +155,25 @@ describe('a configuration file', () => {
     const error = await failure(resolvePassphrase(key, { secrets: new Secrets() }));
     expect(error).toMatchObject({ code: 'config.no-key' });
     expect(error.message).toContain('BACKUP_ENCRYPTION_KEY, which is not set');
+  });
+
+  it('needs no variable of a source before that source is opened', async () => {
+    await write(
+      'repository: /b\nsources:\n  a:\n    kind: postgres\n    url: postgres://u:${PW}@h/db\n    workers: ${N}\n  c: { kind: postgres, url: x }\n',
+    );
+    const found = await load();
+    expect(() => requireComplete(configuredSource(found, 'c'))).not.toThrow();
+    const opening = () => requireComplete(configuredSource(found, 'a'));
+    expect(opening).toThrow('holdfast.yaml:5:10: sources.a.url needs the environment variable PW');
+    expect(opening).toThrow('holdfast.yaml:6:14: sources.a.workers needs the environment variable N');
+    const complete = configuredSource(await load({ PW: 'p', N: '3' }), 'a');
+    expect(complete.settings).toMatchObject({ url: 'postgres://u:p@h/db', workers: 3 });
+    expect(complete.missing).toBeUndefined();
+  });
+
+  it('refuses at once what is wrong beside a missing variable of a source', async () => {
+    await write('repository: /b\nsources:\n  a:\n    kind: postgres\n    url: ${URL}\n    sloot: x\n');
+    expect((await failure(load())).message).toContain('6:5: sources.a.sloot: no such setting');
   });
 
   it('does not care for variables of zero configuration', async () => {

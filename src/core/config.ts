@@ -6,7 +6,7 @@
 import { readFile, stat } from 'node:fs/promises';
 import { dirname, join, relative, resolve } from 'node:path';
 import { parseEnv } from 'node:util';
-import { type ConfigSource, checkConfiguration } from './config-check.ts';
+import { type ConfigSource, checkConfiguration, invalidConfiguration } from './config-check.ts';
 import { readDocument } from './config-document.ts';
 import type {
   Configuration,
@@ -78,6 +78,15 @@ export function configuredSource(configuration: Configuration, name?: string): S
     throw new HoldfastError('config.unknown-source', `No source is called ${wanted}. ${listed}.`);
   }
   return found;
+}
+
+/**
+ * Throws where the source's settings need variables that are not set. To be called before a source is opened: what
+ * only reads the repository must work on hosts that have no secret of the source.
+ * @throws `config.invalid`
+ */
+export function requireComplete({ missing }: SourceConfiguration): void {
+  if (missing !== undefined) throw invalidConfiguration(missing);
 }
 
 async function isFile(path: string): Promise<boolean> {

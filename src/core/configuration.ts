@@ -19,6 +19,8 @@ export interface SourceConfiguration {
   readonly kind: string;
   /** As the kind's schema returned them: pass them to `SourceKind.open`. */
   readonly settings: unknown;
+  /** Variables that its settings need and that are not set, each as a line with its place: it cannot be opened. */
+  readonly missing?: readonly string[];
 }
 
 export interface Configuration {

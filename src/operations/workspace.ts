@@ -2,7 +2,7 @@
  * What every operation starts from: the configuration, and from it, opened when first needed and closed
  * together, the store, the host's state, the repository, the sources and the secret that unlocks.
  */
-import { configuredSource, loadConfiguration } from '../core/config.ts';
+import { configuredSource, loadConfiguration, requireComplete } from '../core/config.ts';
 import type { Configuration, SourceConfiguration } from '../core/configuration.ts';
 import type { RunContext } from '../core/context.ts';
 import { HoldfastError, isHoldfastError } from '../core/errors.ts';
@@ -115,9 +115,10 @@ export class Workspace {
     return configuredSource(this.configuration, name);
   }
 
-  /** The named source, or the only one. Connects to nothing yet. */
+  /** The named source, or the only one. Connects to nothing yet. Throws `config.invalid` where variables miss. */
   source(name?: string): Source {
     const configured = this.sourceSettings(name);
+    requireComplete(configured);
     const source = this.kind(configured.kind).open(configured.name, configured.settings);
     this.#open.push(source);
     return source;
