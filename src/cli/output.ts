@@ -50,12 +50,24 @@ export function printError(
   const known = asHoldfastError(error);
   if (options.json) {
     const { code, message, next, details } = known;
-    const document = { schema: 1, command, error: { code, message, next, details, exit: known.exit } };
-    writeDocument(JSON.parse(clean(JSON.stringify(document))));
+    const told = { code, message: clean(message), next: clean(next), details: cleanValue(details, clean) };
+    writeDocument({ schema: 1, command, error: { ...told, exit: known.exit } });
     return known.exit;
   }
-  process.stderr.write(clean(errorText(known, options.stack === true ? error : undefined)));
+  process.stderr.write(errorText(known, options.stack === true ? error : undefined, clean));
   return known.exit;
+}
+
+/** Names of fields and codes are ours and stay: masked ones would show what the secret is, and no script knows them. */
+function cleanValue(value: unknown, clean: (text: string) => string): unknown {
+  if (typeof value === 'string') return clean(value);
+  if (Array.isArray(value)) return value.map((item) => cleanValue(item, clean));
+  if (typeof value !== 'object' || value === null) return value;
+  const plain: unknown = JSON.parse(JSON.stringify(value, jsonValue));
+  if (typeof plain !== 'object' || plain === null || Array.isArray(plain)) return cleanValue(plain, clean);
+  return Object.fromEntries(
+    Object.entries(plain).map(([name, item]) => [name, name === 'code' ? item : cleanValue(item, clean)]),
+  );
 }
 
 function asHoldfastError(error: unknown): HoldfastError {
@@ -65,11 +77,12 @@ function asHoldfastError(error: unknown): HoldfastError {
 }
 
 /** What happened and why, what to do next, and the code under which `docs/errors.md` explains it. */
-function errorText(error: HoldfastError, thrown: unknown): string {
+function errorText(error: HoldfastError, thrown: unknown, clean = (text: string) => text): string {
   const lines = [`holdfast: ${error.message}`, ...causes(error).map((text) => `  because: ${text}`)];
-  lines.push(indent('  next: ', error.next), `  code: ${error.code}`);
-  if (thrown instanceof Error && thrown.stack !== undefined) lines.push(thrown.stack);
-  return `${lines.join('\n')}\n`;
+  lines.push(indent('  next: ', error.next));
+  const stack = thrown instanceof Error && thrown.stack !== undefined ? `${clean(thrown.stack)}\n` : '';
+  // A code is no text that could hold a secret, and it is what people look up.
+  return `${clean(lines.join('\n'))}\n  code: ${error.code}\n${stack}`;
 }
 
 /** Causes that say more than what was said already. */

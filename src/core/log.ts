@@ -74,9 +74,15 @@ type Clean = (text: string) => string;
 function safeFields(fields: LogFields, clean: Clean): Record<string, unknown> {
   const safe: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(fields)) {
-    if (value !== undefined) safe[name] = isSecretName(name) ? '***' : safeValue(value, clean, 0);
+    if (value !== undefined) safe[name] = isSecretName(name) ? '***' : safeField(name, value, clean, 0);
   }
   return safe;
+}
+
+/** Codes are what people look up, and no place for a secret: a passphrase `wrong` must not blank half of them. */
+function safeField(name: string, value: unknown, clean: Clean, depth: number): unknown {
+  const isCode = name === 'code' && typeof value === 'string' && /^[A-Za-z0-9_.-]{1,60}$/.test(value);
+  return isCode ? value : safeValue(value, clean, depth);
 }
 
 // Deep or endless values would make one record a flood; facts are shallow.
@@ -105,7 +111,7 @@ function safeError(error: Error, clean: Clean, depth: number): Record<string, un
   const safe: Record<string, unknown> = { name: error.name, message: clean(error.message) };
   for (const [name, value] of Object.entries(error)) {
     if (name === 'name' || name === 'cause' || value === undefined) continue;
-    safe[name] = isSecretName(name) ? '***' : safeValue(value, clean, depth + 1);
+    safe[name] = isSecretName(name) ? '***' : safeField(name, value, clean, depth + 1);
   }
   if (error.cause !== undefined) safe.cause = safeValue(error.cause, clean, depth + 1);
   return safe;
