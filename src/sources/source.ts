@@ -189,8 +189,8 @@ export interface Source {
   ownPlace(request: OwnPlaceRequest): Promise<OwnPlace>;
   /**
    * Stops the source, restores beside its data, and exchanges the two by renaming; then starts it again. Until the
-   * exchange what was there is untouched. A run that is killed is finished or taken back by the next call of this or
-   * of `undoInPlace`.
+   * exchange what was there is untouched. What a run that was killed before it had begun to
+   * exchange is removed by the next one; an exchange that was interrupted is taken back by `undoInPlace`.
    */
   restoreInPlace(
     request: InPlaceRequest,

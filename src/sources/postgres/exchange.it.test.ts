@@ -109,6 +109,15 @@ describe('an exchange', () => {
     expect(await found()).toBe(old);
   });
 
+  test('whose end was not written down is taken back, also when a server ran since', async () => {
+    await writeFile(join(spots[0]!.live, 'postmaster.opts'), 'old');
+    const { journal } = await killedAt(Number.POSITIVE_INFINITY);
+    await writeFile(join(spots[0]!.live, 'postmaster.opts'), 'new');
+    await whole().takeBack({ ...journal, state: 'moving' });
+    expect(await readFile(join(spots[0]!.live, 'postmaster.opts'), 'utf8')).toBe('old');
+    expect(await readFile(join(spots[0]!.incoming, 'postmaster.opts'), 'utf8')).toBe('new');
+  });
+
   test('what was only prepared is discarded without a trace of it', async () => {
     const journal = await whole().prepare('1', 'restore', spots);
     await whole().discard(journal);

@@ -108,6 +108,14 @@ export class ExchangeArea {
     for (const { live, incoming, in: names } of journal.spots) {
       await this.#fill(incoming, [...names].reverse(), live);
     }
+    for (const { live, incoming, outgoing, out } of journal.spots) {
+      // The last renaming was done and only the journal not: a server may have been started, and left its files.
+      const since = [];
+      for (const name of out) {
+        if ((await exists(join(outgoing, name))) && (await exists(join(live, name)))) since.push(name);
+      }
+      await this.#fill(incoming, since, live);
+    }
     for (const { live, outgoing, out } of [...journal.spots].reverse()) {
       await this.#empty(outgoing, [...out].reverse(), live);
     }

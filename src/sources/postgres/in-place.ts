@@ -5,7 +5,7 @@
  * beside, ready to be exchanged back.
  */
 import { readFile, rename, rm, symlink } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { RunContext } from '../../core/context.ts';
 import { HoldfastError, isHoldfastError, systemErrorCode } from '../../core/errors.ts';
 import { inStep } from '../../core/progress.ts';
@@ -15,10 +15,14 @@ import { makeFolder, syncFolder, writeDurably } from './durable-file.ts';
 import { ExchangeArea, type Journal, type Spot } from './exchange.ts';
 import { type FoundPlace, findPlace, type PlaceSource, placeRequest, runningIn } from './own-place.ts';
 import { lineageOf, parseLineage } from './position.ts';
-import { restoreFolder } from './recovery-settings.ts';
+import { restoreFolder, shellQuote } from './recovery-settings.ts';
 import { restoreCluster } from './restore.ts';
+import { checkTarget } from './restore-target.ts';
 import { pgControl, serviceCommands, startService, stopService } from './service.ts';
 import { openSnapshotMeta, type SnapshotMeta } from './snapshot-meta.ts';
+
+/** Of log that waits for replay on the disk at one time, about. */
+const largestSpool = 3 * 2 ** 28;
 
 /** See `Source.ownPlace`. */
 export async function describePlace(source: PlaceSource, request: OwnPlaceRequest): Promise<OwnPlace> {
@@ -51,15 +55,19 @@ export async function replaceCluster(
     signal,
   });
   const area = new ExchangeArea(place.area, place.owner);
-  await inStep(progress, 'Stop the server', {}, () => stopService(source, place, request));
   await clearUp(area, binaries.binDir, place, request);
-  const wasRunning = place.pid !== undefined;
   const id = newId(request, await area.journals());
-  const journal = await area.prepare(
-    id,
-    'restore',
-    spotsOf(area.folder(id), id, place, meta, request.places),
-  );
+  const spots = spotsOf(area.folder(id), id, place, meta, request.places);
+  const logBytes = request.parts.reduce((sum, part) => sum + part.bytes, 0);
+  // What can be refused is refused while the server still runs.
+  await checkTarget({
+    to: spots[0]!.incoming,
+    places: new Map(meta.tablespaces.map(({ oid }, index) => [oid, spots[index + 1]!.incoming])),
+    bytes: request.snapshot.stats.bytes + Math.min(logBytes, largestSpool),
+  });
+  const wasRunning = place.pid !== undefined;
+  await inStep(progress, 'Stop the server', {}, () => stopService(source, place, request));
+  const journal = await area.prepare(id, 'restore', spots);
   const data = journal.spots[0]!;
   const tablespaces = journal.spots.slice(1);
   let restored: Restored;
@@ -136,7 +144,7 @@ export async function undoReplacing(
   return inService(source, place, journal, { ...request, start: place.pid !== undefined || request.start });
 }
 
-/** After a kill: a server that was left in a folder of ours is ended, what was being exchanged is taken back. */
+/** After a kill: a server that was left in a folder of ours is ended, and what was prepared is removed. */
 async function clearUp(
   area: ExchangeArea,
   binDir: string,
@@ -144,13 +152,7 @@ async function clearUp(
   request: RunContext,
 ): Promise<void> {
   for (const journal of await area.journals()) {
-    if (journal.state === 'moving') {
-      request.log.warn('An exchange that was interrupted is taken back first.', {
-        directory: place.directory,
-      });
-      await area.takeBack(journal);
-    }
-    if (journal.state !== 'preparing' && journal.state !== 'moving') continue;
+    if (journal.state !== 'preparing') continue;
     const left = journal.spots[0]!.incoming;
     if ((await runningIn(left)) !== undefined) {
       await pgControl(binDir, left, ['-m', 'immediate', 'stop'], place.owner, request.signal);
@@ -270,6 +272,12 @@ async function explained(
   });
 }
 
+/** Everything that was put aside, tablespaces included. */
+function keptFolders(place: FoundPlace, journal: Journal): string[] {
+  const tablespaces = journal.spots.slice(1).map(({ outgoing }) => dirname(outgoing));
+  return [join(place.area, journal.id), ...tablespaces];
+}
+
 /** Starts what is in place now, asks it whether it is what it should be, and says what to do next. */
 async function inService(
   source: PlaceSource,
@@ -289,7 +297,10 @@ async function inService(
     `holdfast backup ${source.name}`,
     ...(safety === ''
       ? []
-      : [`holdfast restore ${source.name} --undo`, `rm -r ${join(place.area, journal.id)}`]),
+      : [
+          `holdfast restore ${source.name} --undo`,
+          `rm -r ${keptFolders(place, journal).map(shellQuote).join(' ')}`,
+        ]),
   ];
   return {
     directory: place.directory,

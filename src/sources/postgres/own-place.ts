@@ -6,7 +6,7 @@ import { HoldfastError, isHoldfastError, systemErrorCode } from '../../core/erro
 import type { OwnPlaceRequest } from '../source.ts';
 import type { ConnectionSettings } from './connection.ts';
 import { readControlFile, readServerIdentity } from './data-directory.ts';
-import { areaOf } from './exchange.ts';
+import { areaOf, ExchangeArea } from './exchange.ts';
 import { parseLineage } from './position.ts';
 import type { ServerUser } from './server-user.ts';
 import type { PostgresSettings } from './settings.ts';
@@ -65,9 +65,10 @@ export async function findPlace(
     );
   }
   const owner = await ownerOf(source, directory, stats);
+  const area = await areaOf(directory);
+  if (systemId !== undefined) await refuseHalfway(source, directory, new ExchangeArea(area.root, owner));
   const warnings = await prove(source, directory, systemId, force, signal);
   const pid = await runningIn(directory);
-  const area = await areaOf(directory);
   if (area.inside) {
     warnings.push(
       `${directory} is a mount point, or its parent is closed to this user: what is there now is kept inside of it, in .holdfast, and later snapshots hold that too until it is deleted.`,
@@ -77,6 +78,16 @@ export async function findPlace(
     warnings.push('pg_wal is a link to another folder; afterwards it lies inside the data directory.');
   }
   return { directory, owner, pid, startedAs: await startedAs(directory), area: area.root, warnings };
+}
+
+/** What is half of one state and half of another must become whole first. */
+async function refuseHalfway(source: PlaceSource, directory: string, area: ExchangeArea): Promise<void> {
+  if (!(await area.journals()).some(({ state }) => state === 'moving')) return;
+  throw unusable(
+    source,
+    `An earlier exchange of ${directory} was interrupted: no server can start there as it is.`,
+    `Bring back what was there first: holdfast restore ${source.name} --undo`,
+  );
 }
 
 export function placeRequest(request: OwnPlaceRequest): {
