@@ -142,12 +142,16 @@ export class Rescue {
     return new Rescue(root, source, repository, reader, systemId, identity);
   }
 
-  async takeSnapshot(): Promise<void> {
+  /** `settings`: of the source, beside its address. */
+  async takeSnapshot(settings: object = {}): Promise<void> {
     const context = testContext();
     const url = `postgresql://postgres@127.0.0.1:${this.source.port}/postgres`;
     const writer = await this.repository.writer();
     const run = await writer.beginSnapshot({ source: 'ledger', kind: 'postgres' }, context);
-    const facts = await openSource('ledger', 'postgres', { url }).snapshot({ ...context, sink: run });
+    const facts = await openSource('ledger', 'postgres', { url, ...settings }).snapshot({
+      ...context,
+      sink: run,
+    });
     const { header } = await run.publish(facts);
     this.snapshot = await this.reader.openSnapshot(header, context.signal);
   }

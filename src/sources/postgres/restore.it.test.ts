@@ -404,51 +404,54 @@ describe.skipIf(!there)('a restore of a server with entanglements', () => {
     ).toEqual([]);
   });
 
-  it('brings the configuration of a cluster that keeps it elsewhere', async () => {
-    rescue = await Rescue.begin({
-      settings: { work_mem: '7MB', max_connections: '37' },
-      prepare: async (dataDir, root) => {
-        // As Debian has it.
-        await mkdir(join(root, 'etc'), { mode: 0o755 });
-        for (const name of ['postgresql.conf', 'pg_hba.conf', 'pg_ident.conf']) {
-          await rename(join(dataDir, name), join(root, 'etc', name));
-        }
-        await writeFile(join(root, 'etc', 'postgresql.conf'), `data_directory = '${dataDir}'\n`, {
-          flag: 'a',
-        });
-        await run('chmod', ['-R', 'a+rX', join(root, 'etc')]);
-      },
-      configAt: 'etc/postgresql.conf',
-    });
-    await ask(rescue.source.connection, `ALTER SYSTEM SET maintenance_work_mem = '9MB'`);
-    await ask(rescue.source.connection, `ALTER SYSTEM SET archive_command = 'it''s a trap \\'`);
-    await ask(rescue.source.connection, 'SELECT pg_reload_conf()');
-    await ask(rescue.source.connection, 'CREATE TABLE t AS SELECT 1 AS a');
-    await rescue.takeSnapshot();
-    await ask(rescue.source.connection, 'INSERT INTO t VALUES (2)');
-    await rescue.capture();
-    const restored = await rescue.restore('restored', rescue.latest());
-    const address = addressOf(restored);
-    expect(await one(address, 'SELECT sum(a)::int FROM t')).toBe(3);
-    expect(await one(address, 'SHOW data_directory')).toBe(restored.to);
-    expect(await one(address, 'SHOW work_mem')).toBe('7MB');
-    expect(await one(address, 'SHOW max_connections')).toBe('37');
-    expect(await one(address, 'SHOW maintenance_work_mem')).toBe('9MB');
-    // All three as they were, for whoever sets the new host up.
-    const kept = join(restored.to, 'holdfast-restore', 'config');
-    const theirs = await readFile(join(rescue.root, 'etc', 'postgresql.conf'), 'utf8');
-    const found = await readdir(kept, { recursive: true, withFileTypes: true });
-    const texts = await Promise.all(
-      found
-        .filter((entry) => entry.isFile())
-        .map((entry) => readFile(join(entry.parentPath, entry.name), 'utf8')),
-    );
-    expect(texts).toContain(theirs);
-    const original = await readFile(join(rescue.source.socketDir, 'pg_hba.conf'), 'utf8');
-    expect(texts).toContain(original);
-    expect(await readFile(join(restored.to, 'pg_hba.conf'), 'utf8')).toBe(original);
-    expect(await one(address, 'SHOW hba_file')).toBe(join(restored.to, 'holdfast-restore', 'pg_hba.conf'));
-  });
+  it.each(['local', 'remote'])(
+    'brings the configuration of a cluster that keeps it elsewhere, read %s',
+    async (snapshot) => {
+      rescue = await Rescue.begin({
+        settings: { work_mem: '7MB', max_connections: '37' },
+        prepare: async (dataDir, root) => {
+          // As Debian has it.
+          await mkdir(join(root, 'etc'), { mode: 0o755 });
+          for (const name of ['postgresql.conf', 'pg_hba.conf', 'pg_ident.conf']) {
+            await rename(join(dataDir, name), join(root, 'etc', name));
+          }
+          await writeFile(join(root, 'etc', 'postgresql.conf'), `data_directory = '${dataDir}'\n`, {
+            flag: 'a',
+          });
+          await run('chmod', ['-R', 'a+rX', join(root, 'etc')]);
+        },
+        configAt: 'etc/postgresql.conf',
+      });
+      await ask(rescue.source.connection, `ALTER SYSTEM SET maintenance_work_mem = '9MB'`);
+      await ask(rescue.source.connection, `ALTER SYSTEM SET archive_command = 'it''s a trap \\'`);
+      await ask(rescue.source.connection, 'SELECT pg_reload_conf()');
+      await ask(rescue.source.connection, 'CREATE TABLE t AS SELECT 1 AS a');
+      await rescue.takeSnapshot({ snapshot });
+      await ask(rescue.source.connection, 'INSERT INTO t VALUES (2)');
+      await rescue.capture();
+      const restored = await rescue.restore('restored', rescue.latest());
+      const address = addressOf(restored);
+      expect(await one(address, 'SELECT sum(a)::int FROM t')).toBe(3);
+      expect(await one(address, 'SHOW data_directory')).toBe(restored.to);
+      expect(await one(address, 'SHOW work_mem')).toBe('7MB');
+      expect(await one(address, 'SHOW max_connections')).toBe('37');
+      expect(await one(address, 'SHOW maintenance_work_mem')).toBe('9MB');
+      // All three as they were, for whoever sets the new host up.
+      const kept = join(restored.to, 'holdfast-restore', 'config');
+      const theirs = await readFile(join(rescue.root, 'etc', 'postgresql.conf'), 'utf8');
+      const found = await readdir(kept, { recursive: true, withFileTypes: true });
+      const texts = await Promise.all(
+        found
+          .filter((entry) => entry.isFile())
+          .map((entry) => readFile(join(entry.parentPath, entry.name), 'utf8')),
+      );
+      expect(texts).toContain(theirs);
+      const original = await readFile(join(rescue.source.socketDir, 'pg_hba.conf'), 'utf8');
+      expect(texts).toContain(original);
+      expect(await readFile(join(restored.to, 'pg_hba.conf'), 'utf8')).toBe(original);
+      expect(await one(address, 'SHOW hba_file')).toBe(join(restored.to, 'holdfast-restore', 'pg_hba.conf'));
+    },
+  );
 
   it('lists transactions that were prepared and left open', async () => {
     rescue = await Rescue.begin({ settings: { max_prepared_transactions: '3' } });
