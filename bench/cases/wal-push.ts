@@ -33,7 +33,12 @@ export const walPush: BenchCase<Fixture> = {
       const names = (await readdir(folder)).filter((file) => segmentName.test(file)).sort();
       return names.filter((file) => file < rows[0].last);
     };
-    while ((await whole()).length < waiting) await server.transactions(2_000);
+    // Rows of a kind and small changes here and there, as in a real log.
+    for (let round = 0; (await whole()).length < waiting; round += 1) {
+      const text = `CREATE TABLE more_${round} AS SELECT * FROM events_${1 + (round % 4)}`;
+      await server.client.query({ text, query_timeout: 600_000 } as never);
+      await server.transactions(100);
+    }
     const segments = (await whole()).slice(-waiting);
     const dispose = () => server[Symbol.asyncDispose]();
     return { server, segments, [Symbol.asyncDispose]: dispose };

@@ -300,7 +300,7 @@ describe.skipIf(!(await requireComponent('postgres-15')))(
         ['wal', 'fetch', '--no-ahead', '00000002.history', join(folder, 'history')],
         dataDir,
       );
-      expect(history.status).toBe(0);
+      expect(history).toEqual({ status: 0, stdout: '', stderr: '' });
       expect(await readFile(join(folder, 'history'), 'utf8')).toBe(
         await readFile(join(dataDir, 'pg_wal', '00000002.history'), 'utf8'),
       );
@@ -317,7 +317,8 @@ describe.skipIf(!(await requireComponent('postgres-15')))(
     test('fetch: 0 with the very bytes, 1 only when absent, 126 for everything else', async () => {
       const segment = await anySegment();
       const to = join(folder, 'fetched');
-      expect((await run(['wal', 'fetch', '--no-ahead', segment, to], server.dataDir)).status).toBe(0);
+      const fetched = await run(['wal', 'fetch', '--no-ahead', segment, to], server.dataDir);
+      expect(fetched).toEqual({ status: 0, stdout: '', stderr: '' });
       expect(
         Buffer.compare(await readFile(to), await readFile(join(server.dataDir, 'pg_wal', segment))),
       ).toBe(0);
