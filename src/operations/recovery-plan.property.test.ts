@@ -165,8 +165,7 @@ function allowed(world: World): { readonly stops: Set<string>; readonly doubtful
       const known = pathCommits(world, lineage).filter(
         (one) => run.from <= Number(one.position) && Number(one.position) < run.to,
       );
-      const reaches = run.from <= Number.parseInt(oldest.from, 16) && run.to > run.from;
-      const since = BigInt((reaches ? oldest.sourceStarted : oldest.sourceFinished) + 1) * 1000n;
+      const since = BigInt(oldest.sourceFinished + 1) * 1000n;
       const consistent = Number.parseInt(oldest.to, 16);
       const later = known.filter((one) => Number(one.position) >= consistent);
       if (later.length === 0 || world.time < since || later.every((one) => one.time < world.time)) continue;

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { HoldfastError } from '../core/errors.ts';
+import { formatInstant } from '../core/time.ts';
 import type { SnapshotHeader } from '../repository/contract.ts';
 import { type BuiltPart, commit, micros, part, position, snapshot } from './recovery-plan.fixtures.ts';
 import { planRecovery, type RecoveryPlan } from './recovery-plan.ts';
@@ -55,7 +56,8 @@ describe('one history', () => {
     ['the newest snapshot before it is taken', at(25.5), 'B [150-200 200-310] 260 sys/1'],
     ['the last commit', at(30), 'B [150-200 200-310] end sys/1'],
     ['after the last commit', at(30.000001), 'recovery.outside-window'],
-    ['the earliest moment', at(10), 'A [80-150] 110 sys/1'],
+    ['the earliest moment: the end of the first snapshot', at(10.501), 'A [80-150] 110 sys/1'],
+    ['just before it', at(10.500999), 'recovery.outside-window'],
     ['before all', at(9), 'recovery.outside-window'],
     ['a position', lsn(163), 'A [80-150 150-200] 163 sys/1'],
     ['the position of a snapshot itself', lsn(205), 'B [] 205 sys/1'],
@@ -92,6 +94,22 @@ describe('one history', () => {
     expect(brief(plan([simple.snapshots[0]!], parts, at(12.5)))).toBe('A [100-310] 130 sys/1');
     // Commits between the snapshot's start and the log's are unknown: only the source's clock tells.
     expect(brief(plan([simple.snapshots[0]!], parts, at(10.2)))).toBe('recovery.outside-window');
+  });
+
+  test('begins at one moment, which the list, the refusal and the plan agree on', () => {
+    // With log that reaches back before the snapshot, and without.
+    for (const parts of [simple.parts, [part(100, 310, steady)]]) {
+      const first = recoveryRanges(
+        simple.snapshots,
+        parts.map(({ header }) => header),
+      ).windows[0]!.fromTime!;
+      const refused = plan(simple.snapshots, parts, { kind: 'time', time: first - 1n });
+      expect(refused).toMatchObject({
+        code: 'recovery.outside-window',
+        details: { after: formatInstant(first) },
+      });
+      expect(brief(plan(simple.snapshots, parts, { kind: 'time', time: first }))).toMatch(/^A /);
+    }
   });
 
   test('no snapshot, and no log', () => {

@@ -26,14 +26,14 @@ export type TimeAnswer =
   | { readonly kind: 'none' };
 
 /**
- * The moment by which, as the source's clock says, everything before the stretch's knowledge was committed:
- * the end of its oldest snapshot, or the start where the log reaches back to it and tells the rest itself.
+ * The first moment that a time can name where `oldest` is a window's oldest snapshot, microseconds since 1970: its
+ * end, by which everything that is in it was committed. Log that reaches further back could prove some earlier
+ * moments to hold the same; they are not offered, because lists, plans and refusals must all name one number, and
+ * lists see only headers.
  */
-export function knownSince(stretch: Stretch, oldest: SnapshotHeader): bigint {
-  const reachesBack = stretch.pieces.length > 0 && stretch.from <= oldest.from;
-  const milliseconds = reachesBack ? oldest.sourceStarted : oldest.sourceFinished;
+export function knownSince(oldest: SnapshotHeader): bigint {
   // The source's clock was read in milliseconds: a commit just before may lie later within that millisecond.
-  return BigInt(milliseconds + 1) * 1000n;
+  return BigInt(oldest.sourceFinished + 1) * 1000n;
 }
 
 /** The first and last moment of a stretch that a time can name; null when it has none. */
@@ -45,7 +45,7 @@ export function* momentsOf(
   if (oldest === undefined) return null;
   const last = yield* latestTime(stretch, oldest.to, null, commits);
   const earlier = yield* latestTime(stretch, stretch.from, oldest.to, commits);
-  const since = knownSince(stretch, oldest);
+  const since = knownSince(oldest);
   const first = earlier !== null && earlier > since ? earlier : since;
   return last === null || last < first ? null : { first, last };
 }
@@ -71,7 +71,7 @@ export function* locateTime(stretch: Stretch, time: bigint, commits: CommitIndex
   if (oldest === undefined) return { kind: 'none' };
   const last = yield* latestTime(stretch, oldest.to, null, commits);
   if (last === null) return { kind: 'none' };
-  if (time < knownSince(stretch, oldest)) return { kind: 'before' };
+  if (time < knownSince(oldest)) return { kind: 'before' };
   if (time > last) return { kind: 'after' };
   const stop = yield* firstLater(stretch, time, commits);
   if (stop === null) {

@@ -1,11 +1,13 @@
 /**
  * Recovery windows as the headers tell them, for lists: nothing is opened, no key is needed. Pure.
  *
- * The edges are moments that can surely be restored; a plan, which looks at commits, may reach a little further.
+ * The edges are moments that can surely be restored: the first is the first that a plan accepts; at the end, after
+ * log that a fork cut short, a plan, which looks at commits, may reach a little further.
  */
 import type { LogPartHeader, SnapshotHeader } from '../repository/contract.ts';
 import { branchesByHeaders } from './recovery-branches.ts';
 import { compare, forkOf, type History, histories, type Stretch, stretchesOf } from './recovery-history.ts';
+import { knownSince } from './recovery-time.ts';
 
 export interface RecoveryWindow {
   /** The history that the window lies in. */
@@ -97,7 +99,7 @@ function isShared(
 
 function windowOf(stretch: Stretch): RecoveryWindow {
   const oldest = stretch.snapshots[0]!;
-  const since = BigInt(oldest.sourceFinished + 1) * 1000n;
+  const since = knownSince(oldest);
   const last = lastTime(stretch, oldest.to);
   const timed = last !== null && last >= since;
   return {
@@ -132,6 +134,6 @@ function gapBetween(history: History, before: Stretch, after: Stretch): Recovery
     fromPosition: before.to,
     toPosition: after.from,
     fromTime: lastTime(before, '') ?? null,
-    toTime: oldest === undefined ? null : BigInt(oldest.sourceFinished + 1) * 1000n,
+    toTime: oldest === undefined ? null : knownSince(oldest),
   };
 }
