@@ -86,11 +86,11 @@ export class RecoveryRefusals {
     const { source } = this.#request;
     const why =
       target.kind === 'name'
-        ? 'No point of that name is in its log.'
-        : 'No commit of it is in the log: it was rolled back or still open, wrote nothing, was a subtransaction, or was committed outside the log that is kept.';
+        ? ''
+        : ' No commit of it is in the log: it was rolled back or still open, wrote nothing, was a subtransaction, or was committed outside the log that is kept.';
     return new HoldfastError(
       'recovery.unknown-target',
-      `There is no ${describeTarget(target)} in the log of ${source}. ${why}`,
+      `There is no ${describeTarget(target)} in the log of ${source}.${why}`,
       {
         next:
           target.kind === 'name'
