@@ -9,7 +9,10 @@ describe.skipIf(!(await requireComponent('postgres-15')))('random targets', () =
     const figures = noFigures();
     const round = { seed: 7, random: 2, secondTimeline: true, figures, say: () => undefined };
     await oracleRound({ ...round, binaries: await postgresBinaries(15) });
-    expect(figures.restores + figures.refusals).toBeGreaterThanOrEqual(20);
+    // Refusing everything is no success: who refuses what the oracle expects to come back has failed above, and
+    // only four targets must be refused; one at an edge may be.
+    expect(figures.restores).toBeGreaterThanOrEqual(15);
+    expect([4, 5]).toContain(figures.refusals);
     expect(figures.losses).toBe(0);
   }, 600_000);
 });
@@ -19,6 +22,7 @@ describe.skipIf(!(await requireComponent('postgres-18')))('random targets, Postg
     const figures = noFigures();
     const round = { seed: 18, random: 1, secondTimeline: false, figures, say: () => undefined };
     await oracleRound({ ...round, binaries: await postgresBinaries(18), few: true });
+    expect([figures.restores, figures.refusals]).toEqual([3, 0]);
     expect(figures.losses).toBe(0);
   }, 600_000);
 });
