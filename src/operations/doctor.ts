@@ -1,7 +1,7 @@
 /** Says what is missing or risky, with the command, statement or line that mends it. Changes nothing. */
 import { access, constants } from 'node:fs/promises';
 import type { RunContext } from '../core/context.ts';
-import { HoldfastError } from '../core/errors.ts';
+import { HoldfastError, isHoldfastError, systemErrorCode } from '../core/errors.ts';
 import { inStep } from '../core/progress.ts';
 import type { Problem, Repository } from '../repository/repository.ts';
 import type { Finding } from '../sources/source.ts';
@@ -77,7 +77,7 @@ async function examineRepository(
     findings.push(...(await examineKey(workspace, repository, context)));
     return { findings, repository };
   } catch (error) {
-    findings.push(findingOf(error));
+    findings.push((await notCreatedYet(workspace, error)) ?? findingOf(error));
     try {
       await workspace.unlock(context);
     } catch (unreadable) {
@@ -86,6 +86,24 @@ async function examineRepository(
     return { findings, repository: null };
   }
 }
+
+/** Before the first backup there is no repository: a step that is still to be done, not something broken. */
+async function notCreatedYet(workspace: Workspace, error: unknown): Promise<Finding | null> {
+  const missing =
+    isHoldfastError(error, 'repository.not-found') || systemErrorCode(causeOf(error)) === 'ENOENT';
+  if (!missing || !(await workspace.isFirstUse(error))) return null;
+  const { repository } = workspace.configuration;
+  return {
+    name: 'repository.none-yet',
+    level: 'note',
+    message: `There is no repository at ${repository} yet, and this host never used one there.`,
+    remedy: workspace.zeroConfiguration
+      ? 'The first `holdfast backup` creates it. If one should be there: is its disk mounted?'
+      : 'Create it: holdfast init. If one should be there: is its disk mounted?',
+  };
+}
+
+const causeOf = (error: unknown): unknown => (error instanceof Error ? error.cause : undefined);
 
 /** That it was read says nothing of writing, and a backup by another user leaves folders that this one may not write. */
 async function examineRights(

@@ -96,12 +96,19 @@ export class Workspace {
     }
   }
 
+  /**
+   * True where `error` says that nothing is at the repository's address, and this host never used one there: then it
+   * was most likely not created yet.
+   */
+  async isFirstUse(error: unknown): Promise<boolean> {
+    if (!isHoldfastError(error, 'storage.unreachable') && !isHoldfastError(error, 'repository.not-found'))
+      return false;
+    return (await (await this.state()).pinOfAddress(this.configuration.repository)) === undefined;
+  }
+
   /** Where this host never used a repository, the likely remedy for a missing one is to create it. */
   async #firstUse(error: unknown): Promise<unknown> {
-    if (!isHoldfastError(error, 'storage.unreachable') && !isHoldfastError(error, 'repository.not-found'))
-      return error;
-    const state = await this.state();
-    if ((await state.pinOfAddress(this.configuration.repository)) !== undefined) return error;
+    if (!(error instanceof HoldfastError) || !(await this.isFirstUse(error))) return error;
     const create = this.zeroConfiguration ? 'holdfast backup' : 'holdfast init';
     return new HoldfastError(error.code, error.message, {
       next: `If there is no repository there yet, create it: ${create}. Else: ${error.next}`,
