@@ -48,6 +48,7 @@ export function buildProgram(): Command {
       .summary(summary)
       .description(`${summary[0]!.toUpperCase()}${summary.slice(1)}.`)
       .helpOption('-h, --help', 'show help')
+      .helpCommand(false)
       .exitOverride()
       .configureHelp({ formatHelp: verbHelp })
       .configureOutput({ writeErr: () => undefined });

@@ -12,6 +12,8 @@ test.each([[''], ...verbs.map((verb) => [verb]), ['key list'], ['key add'], ['ke
     const { status, stdout } = await run([...verb.split(' ').filter(Boolean), '--help'], options);
     expect(status).toBe(0);
     const lines = stdout.trimEnd().split('\n');
+    // Every line of the table says what its term does.
+    expect(stdout).not.toMatch(/^ {2}help\b/m);
     expect(lines.length).toBeLessThanOrEqual(24);
     expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(80);
     expect(lines.filter((line) => /^ {2}(holdfast|source) .*/.test(line)).length).toBeGreaterThanOrEqual(2);
