@@ -73,9 +73,11 @@ function sourceText(source: ListedSource, newest: number, now: number): string {
   const timed = ranges.windows.filter((window) => window.toTime !== null);
   const windows = timed.map((window) => windowRow(window, formatPosition));
   if (windows.length > 0) lines.push(indented(indented(table(windows))));
-  else lines.push('    none yet: they need a snapshot and log after it');
+  else if (snapshots.length > 0)
+    lines.push(`    none yet, only the snapshots themselves: start \`holdfast capture ${source.source}\``);
+  else lines.push(`    none yet: take a snapshot with \`holdfast backup ${source.source}\``);
   const bare = ranges.windows.length - timed.length;
-  if (bare > 0)
+  if (bare > 0 && source.logParts > 0)
     lines.push(
       `  ${count(bare, 'stretch', 'stretches')} without times: only --snapshot, --lsn or the newest moment`,
     );
