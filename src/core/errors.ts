@@ -5,24 +5,11 @@
  * each code its exit status, an explanation and a default remedy; `docs/errors.md` is generated from it.
  * Codes are typed: an unregistered code does not compile.
  */
+import type { ErrorDefinition, ExitStatus } from './errors/define.ts';
 import { type ErrorCode, errorRegistry } from './errors/registry.ts';
 
+export type { ErrorDefinition, ExitStatus } from './errors/define.ts';
 export type { ErrorCode } from './errors/registry.ts';
-
-/** Exit statuses of every verb but `wal push` and `wal fetch` (DESIGN §6). */
-export type ExitStatus = 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 130;
-
-/** What the registry keeps for a code. */
-export interface ErrorDefinition {
-  /** The exit status a command ends with when this error ends it. */
-  readonly exit: Exclude<ExitStatus, 0>;
-  /** One sentence: what this code means in general. */
-  readonly summary: string;
-  /** Why it happens and what it does and does not endanger; a short paragraph for `docs/errors.md`. */
-  readonly explanation: string;
-  /** The remedy, used when the place that throws knows no better one. */
-  readonly next: string;
-}
 
 /** Facts about the case in hand. Never secrets: values here are printed and logged. */
 export type ErrorDetails = Readonly<Record<string, string | number | boolean | null | readonly string[]>>;
