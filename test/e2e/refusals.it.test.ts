@@ -46,6 +46,12 @@ describe.skipIf(!(await requireComponent('postgres-15')))('refusals', () => {
     expect((await run(['list', '--timezone', 'Europe/Berlin'], options)).status).toBe(0);
   }, 60_000);
 
+  test('a limit of a setting is said in plain words', async () => {
+    const limited = await scene.configure('limited', '    port: 70000\n');
+    const { error } = (await run(['list', '--json'], limited)).json();
+    expect(error.message).toContain('sources.app.port must be at most 65535');
+  });
+
   test('a wrong key hides of a snapshot only what it would have opened', async () => {
     await writeFile(join(options.cwd, 'wrong.txt'), 'not the passphrase\n', { mode: 0o600 });
     const text = await readFile(join(options.cwd, 'holdfast.yaml'), 'utf8');
