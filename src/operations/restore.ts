@@ -80,12 +80,15 @@ export async function prepareRestore(
   const programs = options.programs ?? [];
   const opened = await reader.openSnapshot(plan.snapshot, context.signal);
   const foreseen = await kind.foresee(opened, programs, context.signal);
+  const { sources } = workspace.configuration;
+  const configured = Object.hasOwn(sources, catalogue.source) ? sources[catalogue.source] : undefined;
   const request = async (running: RunContext) => ({
     ...running,
     reader,
     snapshot: await reader.openSnapshot(plan.snapshot, running.signal),
     parts: plan.parts,
     stop: plan.stop,
+    ...(configured?.kind === catalogue.kind ? { settings: configured.settings } : {}),
     ...(options.programs === undefined ? {} : { programs: options.programs }),
     ...(options.places === undefined ? {} : { places: absolute(options.places, options.cwd) }),
   });

@@ -105,6 +105,11 @@ export interface RestoreRequest extends RunContext {
    * calls them (PostgreSQL: a tablespace by its OID or its folder on the source). Default: beside `to`.
    */
   readonly places?: ReadonlyMap<string, string>;
+  /**
+   * The source's settings where they are configured here, even with variables that miss: only for what people are
+   * told, such as the name of the database to look into.
+   */
+  readonly settings?: unknown;
 }
 
 /** Where a source's own data lies on this host, before it is replaced. Absolute paths. */

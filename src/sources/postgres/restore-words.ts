@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import { recoverySettingsNote, restoreFolder, shellQuote } from './recovery-settings.ts';
 import type { RestorePlan } from './restore-configuration.ts';
+import { databaseOf } from './settings.ts';
 
 export interface Commands {
   readonly start: string;
@@ -18,7 +19,11 @@ export function serverLog(plan: RestorePlan): string {
   return join(plan.request.to, restoreFolder, 'server.log');
 }
 
-export function commands(plan: RestorePlan): Commands {
+/** `database`: what a person connects to; default: the one that the source's settings name. */
+export function commands(
+  plan: RestorePlan,
+  database: string = databaseOf(plan.request.settings) ?? 'postgres',
+): Commands {
   const { owner, binaries, meta, request } = plan;
   const as =
     owner === undefined
@@ -37,7 +42,7 @@ export function commands(plan: RestorePlan): Commands {
     start: `${as}${control} -D ${to} -l ${shellQuote(serverLog(plan))} -t 86400 start${note}`,
     wait: `until ${as}${psql} -d template1 -Atc 'SELECT 1' >/dev/null 2>&1; do sleep 2; tail -n 1 ${shellQuote(serverLog(plan))}; done`,
     stop: `${as}${control} -D ${to} -m fast stop`,
-    connect: `${as}${psql} -d postgres`,
+    connect: `${as}${psql} -d ${shellQuote(database)}`,
     release: `${as}${psql} -d postgres -f ${shellQuote(join(request.to, restoreFolder, 'release.sql'))}`,
   };
 }

@@ -29,8 +29,10 @@ import { type Configured, configure, makeStartable, type RestorePlan } from './r
 import { finishFiles, type RestoredFiles, restoreFiles, snapshotWalFolder } from './restore-files.ts';
 import { blockAgain, checkTarget, openTarget, tablespacePlaces, unmark } from './restore-target.ts';
 import { commands, nextSteps, serverLog } from './restore-words.ts';
+import { connectScratch, scratchUrl } from './scratch-connection.ts';
 import { freePort } from './server.ts';
 import { type ServerUser, serverUser } from './server-user.ts';
+import { databaseOf } from './settings.ts';
 import { openSnapshotMeta, type SnapshotMeta } from './snapshot-meta.ts';
 import { feedSpool, partHistories } from './wal-feed.ts';
 import { WalSpool } from './wal-spool.ts';
@@ -258,16 +260,34 @@ async function finishStarted(
     await recovered.server.stop('immediate');
     throw error;
   }
-  return started(plan, files, recovered);
+  return started(plan, files, recovered, await databaseToTell(plan, recovered));
 }
 
-function started(plan: RestorePlan, files: RestoredFiles, recovered: Recovered): Restored {
+/** The source's own database, where it was there at the moment restored; else one that every server has. */
+async function databaseToTell(plan: RestorePlan, { server }: Recovered): Promise<string> {
+  const own = databaseOf(plan.request.settings);
+  if (own === undefined) return server.connection.database;
+  try {
+    const { signal } = plan.request;
+    const client = await connectScratch(
+      { ...server.connection, database: own },
+      { timeoutMs: 10_000, signal },
+    );
+    await client.end();
+    return own;
+  } catch {
+    // The restore is done and stands; a name for people must not end it.
+    return server.connection.database;
+  }
+}
+
+function started(plan: RestorePlan, files: RestoredFiles, recovered: Recovered, database: string): Restored {
   const { server, reached, timeline, warnings } = recovered;
-  const known = commands(plan);
+  const known = commands(plan, database);
   return {
     ...summary(plan, files),
     server: {
-      connection: server.url,
+      connection: scratchUrl({ ...server.connection, database }),
       pid: server.pid,
       reached: positionOf(reached),
       lineage: lineageOf(plan.meta.systemId, timeline),

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { connectionOf, postgresSettings, slotName } from './settings.ts';
+import { connectionOf, databaseOf, postgresSettings, slotName } from './settings.ts';
 
 describe('settings of a PostgreSQL source', () => {
   it('need no more than an address, and have safe defaults', () => {
@@ -10,6 +10,18 @@ describe('settings of a PostgreSQL source', () => {
     expect(JSON.stringify(connection)).not.toContain('secret');
     expect(slotName('my-ledger', settings)).toBe('holdfast_my_ledger');
     expect(slotName('my-ledger', { slot: 'mine' })).toBe('mine');
+  });
+
+  it.each([
+    [{ url: 'postgres://u:${PGPASSWORD}@h/ledger?sslmode=require' }, 'ledger'],
+    [{ url: 'host=h dbname=ledger' }, 'ledger'],
+    [{ url: 'postgres://h/other', database: 'ledger' }, 'ledger'],
+    [{ url: 'postgres://u@h' }, undefined],
+    [{ url: 'postgres://u@h/${DB}' }, undefined],
+    [{ url: 'postgres://u@h/x?nonsense=1' }, undefined],
+    [undefined, undefined],
+  ])('%j name the database %s, without anything else being looked up', (settings, expected) => {
+    expect(databaseOf(settings)).toBe(expected);
   });
 
   it('take single words over those of the URL and of the environment', () => {

@@ -1,6 +1,8 @@
 /** What a PostgreSQL source can be configured with. */
 import { z } from 'zod';
+import { HoldfastError } from '../../core/errors.ts';
 import { type ConnectionSettings, type Environment, parseConnection } from './connection.ts';
+import { readKeywords } from './connection-keywords.ts';
 
 const text = z.string().min(1, 'must not be empty');
 const seconds = (least: number, most: number) => z.number().min(least).max(most);
@@ -115,6 +117,26 @@ export function connectionOf(settings: PostgresSettings, env: Environment = proc
     },
     env,
   );
+}
+
+/** The database that settings name, also where other variables in them miss; undefined where they name none. */
+export function databaseOf(settings: unknown): string | undefined {
+  if (typeof settings !== 'object' || settings === null) return undefined;
+  const { url, database } = settings as { readonly url?: unknown; readonly database?: unknown };
+  const named = typeof database === 'string' ? database : databaseIn(url);
+  // What stands for a variable that misses is no name.
+  return named === undefined || named === '' || named.includes('${') ? undefined : named;
+}
+
+function databaseIn(url: unknown): string | undefined {
+  if (typeof url !== 'string') return undefined;
+  try {
+    return readKeywords(url, {}).dbname;
+  } catch (error) {
+    // Restoring needs no address that is right: the error is for whoever connects to it.
+    if (error instanceof HoldfastError) return undefined;
+    throw error;
+  }
 }
 
 /** The name of the capture's slot. */
