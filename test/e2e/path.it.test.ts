@@ -1,5 +1,5 @@
 /** The whole path through `bin/holdfast` on a real server: init, backup, capture, list, restore, compare. */
-import { readdir, stat } from 'node:fs/promises';
+import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { requireComponent } from '../../scripts/rig.ts';
@@ -96,6 +96,27 @@ describe.skipIf(!(await requireComponent('postgres-15')))('from init to a compar
     );
     expect(found.map(({ id }) => id)).toEqual(rows.slice(0, 12).map(({ id }) => id));
   }, 60_000);
+
+  test.each([
+    ['template1', 'template1'],
+    ['created-later', 'postgres'],
+  ])(
+    'of a source with the database %s a restored server is told with %s',
+    async (own, told) => {
+      const config = join(options.cwd, `${own}.yaml`);
+      const text = await readFile(join(options.cwd, 'holdfast.yaml'), 'utf8');
+      await writeFile(config, text.replace('/postgres?', `/${own}?`));
+      const to = join(options.cwd, `restored-${own}`);
+      const target = ['--snapshot', 'latest', '--to', to, '--start'];
+      const restored = await run(['restore', ...target, '--config', config, '--json'], options);
+      expect(restored.status).toBe(0);
+      const { server, next } = restored.json().result.restored;
+      running.push(server.pid);
+      expect(new URL(server.connection.replace('@/', '@h/')).pathname).toBe(`/${told}`);
+      expect(next[0]).toMatch(new RegExp(`-d ${told}$`));
+    },
+    60_000,
+  );
 
   test('restore --lsn is exclusive', async () => {
     const to = join(options.cwd, 'restored-lsn');
