@@ -8,10 +8,10 @@ import { walArguments } from './wal-arguments.ts';
 whenPipeCloses();
 const argv = process.argv.slice(2);
 const wal = walArguments(argv);
-if (wal?.verb === 'push') {
-  const { runPush } = await import('./wal-run.ts');
-  process.exitCode = await runPush(wal);
-} else {
+if (wal === undefined) {
   const { runProgram } = await import('./run-program.ts');
   await runProgram(argv);
+} else {
+  const { runAhead, runFetch, runPush } = await import('./wal-run.ts');
+  process.exitCode = await { push: runPush, fetch: runFetch, ahead: runAhead }[wal.verb](wal);
 }
