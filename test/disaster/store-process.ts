@@ -21,6 +21,8 @@ export function startWriter(args: readonly string[], under: readonly string[] = 
   // One file thread: strace counts calls by thread, and injects into the nth of each.
   const environment = {
     ...process.env,
+    // Node's own writes into its cache of compiled code would count among the store's.
+    NODE_DISABLE_COMPILE_CACHE: '1',
     UV_THREADPOOL_SIZE: under.length > 0 ? '1' : '4',
     UV_USE_IO_URING: '0',
   };
