@@ -63,8 +63,8 @@ function switchPoint(header: LogPartHeader, timeline: number): bigint {
 }
 
 /**
- * The histories that parts know. Those of the last part of each timeline are enough: a capture seals with each
- * part all that it knows.
+ * The histories that parts know. Those of the first and the last part of each timeline are enough: a capture
+ * seals them with the first part of a stream, archiving with each part.
  */
 export async function partHistories(
   parts: readonly LogPartHeader[],
@@ -78,7 +78,9 @@ export async function partHistories(
   let recordEnd: string | null = null;
   for (const [i, header] of parts.entries()) {
     const last = i === parts.length - 1;
-    if (!last && parts[i + 1]!.lineage === header.lineage) continue;
+    const begins = parts[i - 1]?.lineage !== header.lineage;
+    const ends = parts[i + 1]?.lineage !== header.lineage;
+    if (!begins && !ends) continue;
     const meta = openPartMeta((await reader.openPart(header, signal)).meta);
     histories.push(meta.histories);
     if (last) recordEnd = meta.recordEnd;
