@@ -190,7 +190,8 @@ export class Rescue {
       const found = scanner.takeCommits();
       commits.push(...found);
       const end = at + BigInt(bytes.length);
-      const meta = { recordEnd: positionOf(scanner.complete), histories };
+      // As a capture does: with the first part only.
+      const meta = { recordEnd: positionOf(scanner.complete), ...(at === from ? { histories } : {}) };
       await writer.append(
         {
           lineage,
