@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -48,4 +48,13 @@ test('a cache that was cut counts as empty', async () => {
   const text = await readFile(path, 'utf8');
   await writeFile(path, text.slice(0, -4));
   expect((await HeadCache.open(path)).get('a', 1)).toBeUndefined();
+});
+
+test('a cache that can be neither read nor written stops nobody from listing', async () => {
+  const path = join(folder, 'snapshots.heads');
+  await mkdir(path);
+  const cache = await HeadCache.open(path);
+  expect(cache.get('a', 1)).toBeUndefined();
+  cache.add('a', 1, {});
+  await cache.save();
 });

@@ -24,13 +24,13 @@ export class HeadCache {
     this.#known = known;
   }
 
-  /** Opens the cache in that file; an unreadable one is an empty one. */
+  /** Opens the cache in that file; one that cannot be read is an empty one. */
   static async open(path: string): Promise<HeadCache> {
     let text = '';
     try {
       text = await readFile(path, 'utf8');
     } catch (error) {
-      if (systemErrorCode(error) !== 'ENOENT') throw error;
+      if (systemErrorCode(error) === undefined) throw error;
     }
     return new HeadCache(path, parse(text));
   }
@@ -49,13 +49,20 @@ export class HeadCache {
     this.#added++;
   }
 
-  /** Writes what was seen since it was opened, and forgets the rest. */
+  /**
+   * Writes what was seen since it was opened, and forgets the rest. Where that is not possible (the state folder
+   * belongs to another user, or its disk is full) nothing is lost: the next listing reads the heads again.
+   */
   async save(): Promise<void> {
     if (this.#added === 0 && this.#seen.size === this.#known.size) return;
     const lines = [...this.#seen].map(
       ([name, { bytes, header }]) => `${JSON.stringify([name, bytes, header])}\n`,
     );
-    await writeDurably(this.#path, [Buffer.from(lines.join(''), 'utf8')]);
+    try {
+      await writeDurably(this.#path, [Buffer.from(lines.join(''), 'utf8')]);
+    } catch (error) {
+      if (systemErrorCode(error) === undefined) throw error;
+    }
   }
 }
 
